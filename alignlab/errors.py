@@ -128,6 +128,10 @@ class NotEnoughMemoryError(AlignlabError):
     """A single row needs more memory than this machine has."""
 
 
+class ProcessError(AlignlabError):
+    """One of the processes that train a run together ended before the others."""
+
+
 class NotVectorizableError(AlignlabError):
     """These points can't be trained as one model with the results that each of them would have on its own."""
 

@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import itertools
 import os
+import pickle
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from alignlab.errors import ConfigError, Problem
 from alignlab.integrity import sha256_of
@@ -115,6 +117,18 @@ def load(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
         raise ConfigError(problems)
     activate(list(found.values()))
     return _active
+
+
+def packed(task: Any) -> bytes:
+    """A task for another process as bytes, with the names of the plug-ins whose classes it may have."""
+    return pickle.dumps(([plugin.source for plugin in active() if plugin.typed], pickle.dumps(task)))
+
+
+def unpacked(content: bytes) -> Any:
+    """The task of `packed`, after its plug-ins, and those of installed packages, were loaded in this process."""
+    plugins, task = pickle.loads(content)
+    load(plugins)
+    return pickle.loads(task)
 
 
 def registered() -> dict[str, str]:

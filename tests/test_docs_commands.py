@@ -50,7 +50,10 @@ def commands(page: Path) -> list[str]:
     return [line.split(" #")[0].strip() for line in lines if line.strip()]
 
 
-ALL = list(dict.fromkeys(c for page in PAGES for c in commands(page) if c.startswith("alignlab ")))
+# What starts a command in several processes.
+STARTED_BY = re.compile(r"(torchrun .*? -m |srun .*?)(?=alignlab )")
+SHOWN = (STARTED_BY.sub("", command) for page in PAGES for command in commands(page))
+ALL = list(dict.fromkeys(command for command in SHOWN if command.startswith("alignlab ")))
 # Commands with the plug-in or the experiment of `alignlab init`, or that go on with a run of the reader. Their tests
 # are tests/cli/test_init.py, tests/test_plugins.py and tests/pipeline/test_continued.py.
 OF_THE_READER = re.compile(r"plugins=|experiment=first|sweep=first_beta|alignlab train run=")

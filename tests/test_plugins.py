@@ -21,8 +21,7 @@ from alignlab import plugins
 from alignlab.config.own_plugins import load_plugins, plugins_for
 from alignlab.config.registry import schemas, store_schemas
 from alignlab.errors import ConfigError
-from alignlab.plugins import activate, active
-from alignlab.sweep.launchers.process import packed, unpacked
+from alignlab.plugins import activate, active, packed, unpacked
 from alignlab.tracking.metrics import check_known
 
 TEMPLATE = Path(__file__).parents[1] / "starter"
@@ -220,7 +219,7 @@ def test_workers_load_the_plugins_of_a_task(my_parts: Path) -> None:
     load_plugins(["./my_parts"])
     content = packed(schemas()["objective"]["squared_hinge"](beta=0.25))
     code = (
-        "import sys; from alignlab.sweep.launchers.process import unpacked; from alignlab.plugins import active\n"
+        "import sys; from alignlab.plugins import active, unpacked\n"
         "made = unpacked(sys.stdin.buffer.read()); print(made.beta, [p.source for p in active()])"
     )
     env = {**os.environ, "PYTHONPATH": str(TEMPLATE.parent)}

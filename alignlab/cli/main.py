@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from alignlab.spelling import correct_spelling
+from alignlab.strategies.place import given_place
+from alignlab.training.follower import follow_cluster
 
 VERBS = {
     "init": "make a folder with a project of your own that runs: config, sweep, data, plug-in, notebook",
@@ -93,6 +95,8 @@ def _wait_passively() -> None:
 
 
 def _run(verb: str, args: list[str]) -> int:
+    if given_place().rank > 0:  # torchrun or SLURM has started several processes, of which the first one runs the verb
+        return follow_cluster() if verb == "train" else 0
     try:
         code = int(importlib.import_module(f"alignlab.cli.{verb.replace('-', '_')}").main(args))
         sys.stdout.flush()

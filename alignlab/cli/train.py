@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,6 +16,7 @@ from alignlab.cli.finish import finish
 from alignlab.cli.hydra_app import run_app
 from alignlab.config.plan import Plan, plan
 from alignlab.reports.synthesis import synthesis_text
+from alignlab.strategies.place import given_place
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,9 +25,19 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries would fill a log file
-    if asks_to_continue(argv):
-        return continue_main(argv)
-    return run_app("train", train_composed, argv)
+    with _leading():
+        if asks_to_continue(argv):
+            return continue_main(argv)
+        return run_app("train", train_composed, argv)
+
+
+def _leading() -> AbstractContextManager[None]:
+    """Lead the other processes of this command, if torchrun or SLURM has started several."""
+    if given_place().world == 1:
+        return nullcontext()
+    from alignlab.training.team import given_team, present_team
+
+    return nullcontext() if present_team() else given_team()
 
 
 def train_composed(config: DictConfig) -> dict[str, Any]:

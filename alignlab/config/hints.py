@@ -160,13 +160,14 @@ _KL = "the weight of the KL is a field of the objective: objective.kl_coef for p
 _WARMUP = "warm-up is counted in updates: optim.warmup_steps"
 _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 means only at the end"
 _RESUME = "type the same command again: it resumes a run that was stopped"
-_ONE_DEVICE = "a run uses one device; launcher=local gives each point of a sweep a GPU of its own"
+_DEVICES = "trainer.devices=<number of devices of a run>; launcher=local gives each point of a sweep its own GPUs"
+_SHARED = f"strategy=ddp says how the devices of a run share the work; {_DEVICES}"
 _SAMPLER = "answers are sampled by the model that is trained; there is no vLLM"
 _NAME = "a run is named by its id, a hash of its settings; sweep.name=<name> names a sweep"
 _REWARD = (
     "reward=reward_model reward.model=<folder or hub name> reward.run=[], or reward=gold reward.function=my_rules:score"
 )
-_DEVICE = f"trainer.accelerator is auto, cpu, gpu or mps; {_ONE_DEVICE}"
+_DEVICE = f"trainer.accelerator is auto, cpu, gpu or mps; {_DEVICES}"
 _WORKERS = "rows are tokenized once, before training, and kept; there are no workers and no unused columns"
 _HUB = "a policy is a folder in Hugging Face's format, outputs/runs/<id>/policy; upload it with `hf upload`"
 _STOPPING = "trainer.keep_best=eval/loss trainer.eval_every=50 trainer.patience=<evaluations without a better value>"
@@ -204,7 +205,7 @@ EXPLANATIONS = {
     **dict.fromkeys(("eval_strategy", "evaluation_strategy", "save_strategy", "logging_strategy"), _STRATEGY),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), _RESUME),
     **dict.fromkeys(("model_name", "model_name_or_path", "base_model"), _MODEL),
-    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_backend"), _ONE_DEVICE),
+    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_backend"), _SHARED),
     **dict.fromkeys(("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "vllm_server_base_url"), _SAMPLER),
     **dict.fromkeys(("packing", "padding_free"), _LENGTHS),
     "use_weighting": "weighted DPO is an objective of its own: objective=wpo",

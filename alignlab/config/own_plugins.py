@@ -42,8 +42,8 @@ def plugins_of_run(train: Train) -> list[Plugin]:
 
 
 def plugins_of_plan(train: Train) -> list[Plugin]:
-    """Active plug-ins that a run needs to be trained or read again: also those of its metrics, by name."""
-    return _sorted({type(metric) for metric in train.metric.values()}, plugins_of_run(train))
+    """Active plug-ins that a run needs to be trained or read again, by name: also those of its metrics and strategy."""
+    return _sorted({type(part) for part in (train.strategy, *train.metric.values())}, plugins_of_run(train))
 
 
 def _sorted(classes: Collection[type], more: Sequence[Plugin] = ()) -> list[Plugin]:

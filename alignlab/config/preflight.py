@@ -18,7 +18,7 @@ from alignlab.config.credentials import problems_of_credentials
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.own_plugins import problems_of_plugins
 from alignlab.config.registry import NAMED_GROUPS, schemas
-from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems
+from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems, problems_of_start
 from alignlab.data.sources.mixture import with_keys_of_part
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
@@ -83,6 +83,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
             groups[name] = group.made
     problems += combination_problems({**groups, **rest})
     problems += _two_lengths(groups.get("trainer"), typed)
+    problems += problems_of_start(groups["trainer"]) if "trainer" in groups else []
     if problems:
         raise ConfigError(problems)
     return Train(**groups, **rest)

@@ -27,7 +27,10 @@ from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import Keep
-from alignlab.spelling import correct_spelling
+from alignlab.spelling import correct_spelling, counted
+from alignlab.strategies.auto import Auto
+from alignlab.strategies.base import Strategy
+from alignlab.strategies.place import given_place
 from alignlab.synthesis.settings import READ_BY, Synthesis
 from alignlab.tracking.metrics import BETTER, definitions
 from alignlab.tracking.sinks.base import Tracking
@@ -101,7 +104,11 @@ class Trainer(Checked):
     checkpoint_every: updates between checkpoints. 0: updates are not counted.
     checkpoint_minutes: minutes between checkpoints. 0: time is not counted. The training state is saved when either is
                       over, and at the end. Of a run that goes on, the last two states are kept; see `keep`.
-    accelerator:      auto, cpu, gpu or mps. One device is used.
+    accelerator:      auto, cpu, gpu or mps.
+    devices:          number of devices of each node. Each has a process of its own, which trains on an equal share of
+                      the batch; on a CPU these are just processes. Loss and metrics are those of one device.
+    nodes:            number of machines. More than one are started by torchrun or srun, which also say how many devices
+                      there are if `devices` and `nodes` are 1.
     progress:         show progress bars if the output is a terminal.
     keep:             what stays in the directory of a run that is done: record (no weights: its config, record, metrics
                       and evaluations), policy (the trained policy too) or state (the last training state too, from
@@ -130,6 +137,8 @@ class Trainer(Checked):
     checkpoint_every: int = setting(default=0, in_id=False)
     checkpoint_minutes: float = setting(default=10.0, in_id=False)
     accelerator: str = setting(default="auto", in_id=False, inherited_by=_ALL)
+    devices: int = setting(default=1, in_id=False, inherited_by=_ALL)
+    nodes: int = setting(default=1, in_id=False, inherited_by=_ALL)
     progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
     max_epochs: float = later_setting(default=0.0)
     keep: str = setting(default="policy", in_id=False)
@@ -153,6 +162,8 @@ class Trainer(Checked):
             ("micro_batch_size", 4),
             ("micro_batch_tokens", 2048),
             ("log_every", 100),
+            ("devices", 1),
+            ("nodes", 1),
         ):
             yield from at_least(key, getattr(self, key), 1, example=example)
         counts = ("eval_every", "checkpoint_every", "checkpoint_minutes", "max_epochs", "patience")
@@ -164,6 +175,8 @@ class Trainer(Checked):
         if self.patience and not self.keep_best:
             text = "needs the metric that has to become better"
             yield Problem("keep_best", "''", text, "keep_best=eval/loss")
+        if min(self.devices, self.nodes, self.batch_size) >= 1:
+            yield from _unequal_shares(self.batch_size, self.devices * self.nodes)
         yield from one_of("sampling", self.sampling, SAMPLING)
         yield from one_of("layout", self.layout, LAYOUTS)
         yield from one_of("compile", self.compile, COMPILE)
@@ -206,7 +219,7 @@ class Sweep(Checked):
 
 
 # Groups that may name files, folders and packages. Each has a method `missing`, which yields problems.
-WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation", "synthesis", "benchmark")
+WITH_FILES = ("data", "model", "optim", "strategy", "judge", "reward", "evaluation", "synthesis", "benchmark")
 
 
 @dataclass(kw_only=True)
@@ -237,6 +250,7 @@ class RunEvaluation(Evaluation):
 class Train(Checked):
     """One run of `alignlab train`.
 
+    strategy:    how the processes of `trainer.devices` share the work: auto, ddp and others.
     reference:   source of the reference log-probabilities: cached (one pass, stored and shared by runs), copy (a second
                  model in memory), adapter_off (the policy without its adapter), none or auto. auto is cached if
                  log-probabilities of answers suffice. none is possible if the objective needs no reference; metrics
@@ -263,6 +277,7 @@ class Train(Checked):
     data: Source = setting(inherited_by=["parents"])
     optim: Optim
     trainer: Trainer
+    strategy: Strategy = setting(in_id=False, inherited_by=_ALL, default_factory=Auto)
     tracking: dict[str, Tracking] = setting(in_id=False, inherited_by=_ALL, default_factory=dict)
     evaluation: RunEvaluation = setting(in_id=False, default_factory=RunEvaluation)
     judge: dict[str, Judge] = setting(in_id=False, default_factory=dict)
@@ -586,6 +601,29 @@ def _unread_problems(needs: Requires, data: Source) -> Iterator[Problem]:
     if needs.data in ("pairs", "rankings") and data.noise.desirable_kept != 1.0:
         text = "is used by objectives on labelled answers only"
         yield Problem("data.noise.desirable_kept", data.noise.desirable_kept, text, "data.noise.desirable_kept=1.0")
+
+
+def _unequal_shares(batch_size: int, processes: int) -> Iterator[Problem]:
+    """The problem that a batch can't be divided equally among processes."""
+    if batch_size % processes:
+        text = f"must be a multiple of {processes}, the number of devices that share each batch"
+        nearest = max(1, round(batch_size / processes)) * processes
+        yield Problem("batch_size", batch_size, text, f"batch_size={nearest}")
+
+
+def problems_of_start(trainer: Trainer) -> Iterator[Problem]:
+    """Problems of the number of processes that torchrun or srun has started, or that nobody has."""
+    place, configured = given_place(), trainer.devices * trainer.nodes
+    if place.world > 1 and configured > 1 and (trainer.devices, trainer.nodes) != (place.each, place.nodes):
+        key, value = ("devices", place.each) if trainer.devices != place.each else ("nodes", place.nodes)
+        text = f"contradicts the start of {place.world} processes on {counted(place.nodes, 'node')}; leave it out"
+        yield Problem(f"trainer.{key}", getattr(trainer, key), text, f"trainer.{key}={value}")
+    elif place.world > 1:
+        yield from (problem.under("trainer") for problem in _unequal_shares(trainer.batch_size, place.world))
+    elif trainer.nodes > 1:
+        text = "needs one start on each node, by torchrun or srun"
+        start = f"torchrun --nnodes={trainer.nodes} --nproc-per-node={trainer.devices} -m alignlab train ..."
+        yield Problem("trainer.nodes", trainer.nodes, text, start)
 
 
 def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:

@@ -18,4 +18,5 @@ CONTRACTS: dict[str, tuple[Contract, ...]] = {
     "tracking": training.TRACKERS,
     "metric": training.METRICS,
     "callback": training.CALLBACKS,
+    "strategy": training.STRATEGIES,
 }

@@ -1,4 +1,4 @@
-"""The contracts of what takes part in training: trackers, metrics, callbacks."""
+"""The contracts of what takes part in training: trackers, metrics, callbacks, strategies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import ParallelStrategy
 
 from alignlab.callbacks.base import Callback
 from alignlab.contracts.base import EVERY_PART, Contract
@@ -16,6 +17,7 @@ from alignlab.metrics.base import Metric
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.kto import KTO
 from alignlab.objectives.sft import SFT
+from alignlab.strategies.base import Strategy
 from alignlab.tracking.metrics import definitions
 from alignlab.tracking.sinks.base import RunIdentity, Tracking
 
@@ -59,6 +61,16 @@ def it_is_a_lightning_callback(callback: Callback) -> Iterator[str]:
         yield "build returns the same callback twice; two runs of a process would share its state"
 
 
+def it_builds_a_strategy_of_lightning(strategy: Strategy) -> Iterator[str]:
+    """`build` returns a Lightning strategy for several processes, a new one each time."""
+    first, second = strategy.build(), strategy.build()
+    if not isinstance(first, ParallelStrategy):
+        yield f"build returns a {type(first).__name__}, which is no lightning.pytorch.strategies.ParallelStrategy"
+    elif first is second:
+        yield "build returns the same strategy twice; two runs of a process would share its state"
+
+
 TRACKERS: tuple[Contract, ...] = (*EVERY_PART, a_run_is_logged)
 METRICS: tuple[Contract, ...] = (*EVERY_PART, metrics_are_defined_numbers)
 CALLBACKS: tuple[Contract, ...] = (*EVERY_PART, it_is_a_lightning_callback)
+STRATEGIES: tuple[Contract, ...] = (*EVERY_PART, it_builds_a_strategy_of_lightning)

@@ -84,7 +84,11 @@ class MicroBatches:
 
 
 class AlignmentData(pl.LightningDataModule):
-    """Training batches and held-out rows of one run. The arguments are those of `BatchStream`."""
+    """Training batches and held-out rows of one run.
+
+    divided: whether each process gets its share of them only. If not, it gets all of them, and divides them itself.
+    The other arguments are those of `BatchStream`.
+    """
 
     def __init__(
         self,
@@ -97,23 +101,22 @@ class AlignmentData(pl.LightningDataModule):
         batch_transform: BatchTransform | None = None,
         sampling: str = "epochs",
         repeats: int = 1,
+        divided: bool = True,
     ) -> None:
         super().__init__()
         self.train, self.held_out = train, held_out
         self.batch_size, self.steps, self.seed, self.batch_transform = batch_size, steps, seed, batch_transform
-        self.sampling, self.repeats = sampling, repeats
+        self.sampling, self.repeats, self.divided = sampling, repeats, divided
         self.start = 0
 
     def train_dataloader(self) -> BatchStream[Any]:
-        assert self.trainer is not None
         stream = BatchStream(
             self.train,
             self.batch_size,
             self.steps,
             self.seed,
             self.batch_transform,
-            self.trainer.global_rank,
-            self.trainer.world_size,
+            *self._place(),
             self.sampling,
             self.repeats,
         )
@@ -121,7 +124,12 @@ class AlignmentData(pl.LightningDataModule):
         return stream
 
     def held_out_rows(self) -> list[Any]:
-        """This process's share of the held-out rows. Each row is in exactly one share."""
-        assert self.trainer is not None
+        """This process's share of the held-out rows. Each row is in exactly one share, if they are divided."""
         rows = self.batch_transform(self.held_out) if self.batch_transform else self.held_out
-        return list(rows[self.trainer.global_rank :: self.trainer.world_size])
+        rank, world = self._place()
+        return list(rows[rank::world])
+
+    def _place(self) -> tuple[int, int]:
+        """(number of this process, number of processes) that divide each batch."""
+        assert self.trainer is not None
+        return (self.trainer.global_rank, self.trainer.world_size) if self.divided else (0, 1)

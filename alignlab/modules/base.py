@@ -29,7 +29,7 @@ from alignlab.models.logps import answer_logps, score_answers, score_predictions
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
 from alignlab.modules.answer_metrics import label_metrics, preference_metrics, without_rounding
-from alignlab.modules.distributed import gather, total
+from alignlab.modules.distributed import gather, share, total
 from alignlab.modules.gradient import backward
 from alignlab.modules.held_out_pairs import HeldOutPairs
 from alignlab.modules.validity import check_start, gradient_not_finite, non_finite
@@ -227,12 +227,12 @@ class AlignmentModule(pl.LightningModule):
         def see_labels(batches: Sequence[LabelledBatch]) -> list[LabelledLogps]:
             return [LabelledLogps(logps(batch), batch.desirable) for batch in progress(batches, "evaluating labels")]
 
-        share = pairs.rows[self.trainer.global_rank :: self.trainer.world_size]
+        own = share(self.trainer, pairs.rows)
         if pairs.are_labelled:
-            _, labelled = self.within_memory(share, see_labels, partial(collate_labelled, layout=pairs.layout))
+            _, labelled = self.within_memory(own, see_labels, partial(collate_labelled, layout=pairs.layout))
             found = label_metrics(gather(self.trainer, labelled))
         else:
-            _, paired = self.within_memory(share, see_pairs, partial(collate_pairs, layout=pairs.layout))
+            _, paired = self.within_memory(own, see_pairs, partial(collate_pairs, layout=pairs.layout))
             found = preference_metrics(gather(self.trainer, paired))
         return {name: float(value) for name, value in found.items()}
 
@@ -308,9 +308,14 @@ class AlignmentModule(pl.LightningModule):
             try:
                 return micro_batches, work(micro_batches)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or self.trainer.world_size > 1:
+                if not out_of_memory(error):
                     raise
                 largest = max(map(len, portions.split_by_budget(rows)))
+                if largest > 1 and self.trainer.world_size > 1:  # the others wait for this process's results
+                    raise NotEnoughMemoryError(
+                        f"not enough memory for {counted(largest, 'row')} on one of several devices at step "
+                        f"{self.global_step}\n  type: trainer.micro_batch_size={largest // 2}"
+                    ) from error
                 if largest == 1:
                     tokens = max(micro.all_tokens for micro in micro_batches)
                     raise NotEnoughMemoryError(

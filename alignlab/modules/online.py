@@ -27,6 +27,7 @@ from alignlab.models.reference import CachedReference, LiveReference
 from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import token_metrics
 from alignlab.modules.base import AlignmentModule
+from alignlab.modules.distributed import of_all, share, total, whole
 from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.sft import SFTModule
 from alignlab.objectives.online import Online, PolicyGradient
@@ -45,6 +46,22 @@ _LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
 _COLLAPSED = 32
 
 Row = RolloutTokens | PairTokens | CompletionTokens
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A sampled answer, and the numbers of its tokens that its process has computed.
+
+    logps:     log-probabilities of its tokens before training on it, nats.
+    reference: the same under the reference.
+    values:    the critic's values; None without a critic.
+    """
+
+    sample: Sample
+    score: float
+    logps: list[float]
+    reference: list[float]
+    values: list[float] | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,10 @@ class Experience:
 class OnlineModule(AlignmentModule):
     """Base of the three modules below, with the online loop.
 
-    The rows of a step are the prompts of the batch of rollouts that the step uses.
+    The rows of a step are the prompts of the batch of rollouts that the step uses. Every process gets all of them. It
+    samples and scores answers to its share of the prompts. Then the answers of all processes are gathered, so that what
+    follows (advantages, minibatches, metrics) is the same in all of them and as in one process. Of a minibatch, each
+    process trains on its share of the rows.
     """
 
     objective: Online
@@ -130,9 +150,12 @@ class OnlineModule(AlignmentModule):
             self.experience = self._gather(rows, number)
             self._set_reference(self.experience.reference)
         self._fresh, self._difference, self._compared = part == 0, 0.0, 0
-        super().training_step(self._minibatch(self.experience, part), batch_idx)
-        if self._compared:
-            difference = self._check_difference(self._difference / self._compared)
+        minibatch = self._minibatch(self.experience, part)
+        super().training_step(share(self.trainer, minibatch), batch_idx)
+        self._share_learned(minibatch)
+        compared = total(self.trainer, self._compared)
+        if compared:
+            difference = self._check_difference(total(self.trainer, self._difference) / compared)
             if self._reuse_sampling_logps:
                 self.experience.metrics[_LOGP_DIFFERENCE] = difference
         self.samples = []
@@ -190,16 +213,48 @@ class OnlineModule(AlignmentModule):
     ) -> tuple[list[Sample], Rollouts, dict[str, list[float]]]:
         """Sample and score answers. Returns (samples, rollouts, log-probabilities under the reference by key).
 
-        Answers to one prompt are neighbours.
+        All processes get the answers to all prompts. Answers to one prompt are neighbours.
         batch:   number of the batch, from 1. 0 is an evaluation, for which the last result is empty.
         samples: number of answers to each prompt.
         author:  "policy", or "start" for the policy before training.
         """
+        context, own = self.context, share(self.trainer, prompts)
+        numbers = self._numbers(prompts, batch, samples)
+        drawn = share(self.trainer, [numbers[i * samples : (i + 1) * samples] for i in range(len(prompts))])
+        by_prompt, by_key = self._own_answers(own, [one for rows in drawn for one in rows], batch, author, progress)
+        answers = [answer for group in whole(self.trainer, by_prompt) for answer in group]
+        sampled = [answer.sample for answer in answers]
+        ended = torch.tensor([answer.ended for answer in sampled])
+        scores = torch.tensor([answer.score for answer in answers], dtype=torch.float32)
+        logps = table([answer.logps for answer in answers])
+        mask = torch.arange(logps.shape[1])[None] < torch.tensor([len(answer.ids) for answer in sampled])[:, None]
+        values = [answer.values for answer in answers if answer.values is not None]
+        rollouts = Rollouts(
+            shape_scores(scores, ended, context.rollout).view(len(prompts), samples),
+            mask,
+            logps,
+            ended,
+            table([answer.reference for answer in answers]),
+            table(values) if values else None,
+        )
+        reference: dict[str, list[float]] = {}
+        for part in of_all(self.trainer, by_key):
+            reference |= part
+        return sampled, rollouts, reference
+
+    def _own_answers(
+        self, prompts: Sequence[PromptTokens], numbers: Sequence[Any], batch: int, author: str, progress: Progress
+    ) -> tuple[list[list[_Answer]], dict[str, list[float]]]:
+        """(answers to each of this process's prompts, log-probabilities under the reference by key).
+
+        numbers: the random numbers of each answer. The other arguments are those of `_generate_rollouts`.
+        """
+        if not prompts:
+            return [], {}
         context, device = self.context, next(self.policy.parameters()).device
-        repeated = [row.prompt for row in prompts for _ in range(samples)]
+        samples = len(numbers) // len(prompts)
         by_start = author == "start"
         model = context.start.model if by_start else self.policy
-        numbers = self._numbers(prompts, batch, samples)
         value = (
             context.critic.of_states
             if batch and self._reuse_sampling_logps and isinstance(context.critic, HeadCritic)
@@ -209,25 +264,24 @@ class OnlineModule(AlignmentModule):
             if context.closed is not None:
                 sampled = context.closed.draw(model, prompts, numbers, self.temperature)
             else:
+                repeated = [row.prompt for row in prompts for _ in range(samples)]
                 sampled = draw(model, repeated, numbers, context.rollout, context.ends, progress, value)
         rows = _rows(prompts, sampled, with_demonstrations=self.objective.moving_reference)
-        scores = torch.tensor(self._scores(context.scorer, prompts, sampled), dtype=torch.float32)
-        ended = torch.tensor([answer.ended for answer in sampled])
-        given = table([answer.logps for answer in sampled])
-        mask = torch.arange(given.shape[1])[None] < torch.tensor([len(answer.ids) for answer in sampled])[:, None]
-        logps, values = given, None
+        scores = self._scores(context.scorer, prompts, sampled)
+        logps, values = table([answer.logps for answer in sampled]), None
+        reference = logps if by_start else self._by_token(rows, lambda batch: context.start.tokens(batch.rows))
         if batch and isinstance(self.objective, PolicyGradient):
             logps, values = self._logps_and_values(rows, sampled)
-        reference = given if by_start else self._by_token(rows, lambda batch: context.start.tokens(batch.rows))
-        rollouts = Rollouts(
-            shape_scores(scores, ended, context.rollout).view(len(prompts), samples),
-            mask,
-            logps,
-            ended,
-            reference,
-            values,
-        )
-        return sampled, rollouts, self._reference_by_key(rows, reference) if batch else {}
+
+        def cut(by_token: Tensor, i: int) -> list[float]:
+            return by_token[i, : len(sampled[i].ids)].tolist()
+
+        answers = [
+            _Answer(one, scores[i], cut(logps, i), cut(reference, i), None if values is None else cut(values, i))
+            for i, one in enumerate(sampled)
+        ]
+        by_key = self._reference_by_key(rows, reference) if batch else {}
+        return [answers[i * samples : (i + 1) * samples] for i in range(len(prompts))], by_key
 
     def _reference_by_key(self, rows: Sequence[RolloutTokens], reference: Tensor) -> dict[str, list[float]]:
         """Key of an answer -> log-probabilities of its tokens under the reference, nats.
@@ -404,6 +458,20 @@ class OnlineModule(AlignmentModule):
         chosen = np.array_split(order, self.context.rollout.minibatches)[place]
         return [row for i in sorted(chosen) for row in experience.groups[i]]
 
+    def _share_learned(self, minibatch: Sequence[Any]) -> None:
+        """Give all processes the log-probabilities that each has put into its rows (see `compute_logps`)."""
+        if not self._learns or self.trainer.world_size == 1:
+            return
+        learnt = [[table[0] for table in row.known] for row in share(self.trainer, minibatch)]
+        for row, logps in zip(minibatch, whole(self.trainer, learnt), strict=True):
+            for table_of_answer, of_answer in zip(row.known, logps, strict=True):
+                table_of_answer[0] = of_answer
+
+    @property
+    def _learns(self) -> bool:
+        """Whether this update gives its rows the log-probabilities with which later epochs compare."""
+        return False
+
     def _check_difference(self, difference: float) -> float:
         """Check that log-probabilities of fresh answers in training equal those at sampling. Returns `difference`.
 
@@ -474,7 +542,7 @@ class PolicyGradientModule(OnlineModule):
             self._compared += len(difference)
             if self.context.rollout.minibatches == 1:  # this is still the policy that sampled the answers
                 old = seen.tokens.detach()
-                if self.context.rollout.epochs > 1:
+                if self._learns:
                     batch.learn(old)
         shown = batch.demonstrations
         return RolloutLogps(
@@ -488,6 +556,11 @@ class PolicyGradientModule(OnlineModule):
             entropy=seen.entropy,
             demonstration=None if shown is None else self._imitated(shown, batch.asked),
         )
+
+    @property
+    def _learns(self) -> bool:
+        how = self.context.rollout
+        return self._fresh and how.minibatches == 1 and how.epochs > 1
 
     def finiteness_check(self, values: RolloutLogps) -> Tensor:
         total = values.answers.checksum + values.advantages.sum(dim=1)

@@ -19,6 +19,7 @@ from alignlab.judges.base import Judge
 from alignlab.pipeline.unfinished import log_unfinished
 from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.runs.heartbeat import Heartbeat
+from alignlab.strategies.place import given_place
 from alignlab.training.attempt import (
     log_already_finished,
     log_code_changes,
@@ -164,12 +165,13 @@ def _attempt(
 
     damage: a message about a damaged training state; empty if there was none.
     """
-    from alignlab.training.fit import fit
     from alignlab.training.threads import threads_before, threads_for
+    from alignlab.training.together import fit_together
 
     before = threads_before(run) if done else None
     changes = start_attempt(plan, run, group, overrides, done=done)
-    threads = threads_for([run], plan.train.model.parameters, before=before)
+    processes = max(given_place().each, plan.train.trainer.devices)
+    threads = threads_for([run], plan.train.model.parameters, before=before, processes=processes)
     with logged_to([run]), Heartbeat(run.heartbeat), threads:
         log_damage(damage)
         log.info("%s: %s", run.id, f"resuming at step {done}" if done else "starting")
@@ -178,7 +180,7 @@ def _attempt(
             log_unfinished(plan, overrides, group)
         try:
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
-            outcome = fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
+            outcome = fit_together(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
             run.end("done", keep=plan.train.trainer.kept, **outcome)
         except BaseException as error:
             raised = record_failure(run, error, group)

@@ -87,7 +87,7 @@ ESSENTIAL = ("config", "summary", "overrides", "attempts", "attempt")
 _CONFIG = _Table(
     {
         **_of(_Table(null=True), "callback", "data", "evaluation", "judge", "metric", "model", "objective", "peft"),
-        **_of(_Table(null=True), "reward", "rollout", "sweep", "synthesis", "tracking"),
+        **_of(_Table(null=True), "reward", "rollout", "strategy", "sweep", "synthesis", "tracking"),
         "trainer": _Table(_of(is_count, "max_steps", "batch_size", "log_every", "eval_every")),
         "optim": _Table({"lr": is_number}),
         "seed": is_count,

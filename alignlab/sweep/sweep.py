@@ -30,6 +30,7 @@ from alignlab.reports.sweep import point_line, write_report
 from alignlab.reports.wandb_report import REPORT_ID
 from alignlab.runs.directory import FINISHED, now
 from alignlab.spelling import counted
+from alignlab.strategies.place import given_place
 from alignlab.sweep.launchers.base import PointLauncher, run_points
 from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
 
@@ -52,6 +53,9 @@ class Sweep:
         if rounds := max(plan.train.rounds for plan in plans):
             text = "is for a single run: the rows of a round are made when the round before is done"
             raise ConfigError([Problem("rounds", rounds, text, "rounds=0   or   one command for each point")])
+        if (processes := given_place().world) > 1:
+            text = f"can't be shared by the {processes} processes that torchrun or srun has started"
+            raise ConfigError([Problem("a sweep", None, text, "alignlab train ... trainer.devices=<of each point>")])
         self.plans = plans
         self.root = Path(plans[0].train.output_root)
         preset = config.hydra.runtime.choices.get("sweep") or "sweep"

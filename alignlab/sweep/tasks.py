@@ -215,6 +215,11 @@ class ReferenceTask:
 Task = RunTask | VectorizedTask | ReferenceTask
 
 
+def processes_of(task: Task) -> int:
+    """Number of processes that a task has, one for each of its devices."""
+    return task.plan.train.trainer.devices if isinstance(task, RunTask) else 1
+
+
 def retries_of(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> list[RunTask]:
     """Write to the records how a task's process died. Returns the runs that are tried again.
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from alignlab.data.datamodule import AlignmentData
 from alignlab.errors import PrunedError
 from alignlab.modules.base import AlignmentModule
+from alignlab.modules.distributed import decided
 from alignlab.progress import Progress
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import check_known
@@ -53,6 +54,7 @@ class MetricsCallback(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._began = time.perf_counter()
+        self.eval_metrics = decided(trainer, self.eval_metrics)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -73,7 +75,8 @@ class MetricsCallback(pl.Callback):
     def validate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
         """Evaluate the current policy on all held-out rows, once per step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
-            self.eval_metrics = module.validate(data.held_out_rows(), self._progress) | self._exact(module.policy)
+            found = module.validate(data.held_out_rows(), self._progress) | self._exact(module.policy)
+            self.eval_metrics = decided(trainer, found)
             if trainer.is_global_zero:
                 self.write(self.eval_metrics)
 
@@ -138,6 +141,8 @@ class Pruner(pl.Callback):
 class Checkpoint(pl.Callback):
     """Saves the training state every `every` updates or `minutes` minutes, at the end, and after a signal.
 
+    Of several processes that train a run together, the first one looks at the clock and gets the signals.
+
     The first signal of a kind waits until the current update is complete, because a state saved in the middle of an
     update could not be resumed. Then the state is saved, and the earlier handler of the signal is called. It ends the
     run, lets a cluster's scheduler queue it again, or lets it continue. A second signal of the same kind calls that
@@ -155,24 +160,27 @@ class Checkpoint(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._saved_at = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
+        if trainer.is_global_zero and threading.current_thread() is threading.main_thread():
             stops = [number for number in _STOPS if number != signal.SIGHUP or self._before[number] != signal.SIG_IGN]
             kept = [*stops, *(number for number in _SCHEDULERS if callable(self._before[number]))]
             self._handlers = {number: signal.signal(number, self._on_signal) for number in kept}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        if self._pending or self._due(self._step(trainer)):
+        signalled = bool(self._pending)
+        is_due, signalled = decided(trainer, (signalled or self._due(self._step(trainer)), signalled))
+        if is_due:
             self.save(trainer)
             self._saved_at = time.monotonic()
-        while self._pending:
-            self._call_earlier_handler(self._pending.pop(0))
+        if signalled:
+            self._answer_signals(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.save(trainer)
         self.restore_signals()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= about(self._run)
+        if trainer.is_global_zero:
+            checkpoint |= about(self._run)
 
     def restore_signals(self) -> None:
         """Restore the signal handlers from before training. Lightning's own handlers end with its trainer."""
@@ -202,6 +210,17 @@ class Checkpoint(pl.Callback):
         if number in self._pending:
             self._call_earlier_handler(number)
         self._pending.append(number)
+
+    def _answer_signals(self, trainer: pl.Trainer) -> None:
+        """Call the earlier handlers of the signals so far. If one of them ends this process, all of them stop."""
+        try:
+            while self._pending:
+                self._call_earlier_handler(self._pending.pop(0))
+        except BaseException:
+            decided(trainer, True)
+            raise
+        if decided(trainer, False):
+            raise KeyboardInterrupt
 
     def _call_earlier_handler(self, number: int) -> None:
         handler = self._before[number]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from alignlab.config.plan import Plan
-from alignlab.config.schemas import Train, Trainer
+from alignlab.config.schemas import Train
 from alignlab.data.datamodule import AlignmentData, MicroBatches
 from alignlab.data.layout import Layout
 from alignlab.judges.base import Judge
@@ -20,6 +21,8 @@ from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
+from alignlab.strategies.environment import StartedTogether
+from alignlab.strategies.place import ALONE, Place
 from alignlab.tracking.metrics import CHOSEN
 from alignlab.training.best_policy import BestPolicy
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
@@ -47,15 +50,22 @@ def fit(
     done: int,
     thresholds: PruningThresholds | None = None,
     judges: Mapping[str, Judge] | None = None,
+    place: Place = ALONE,
+    explained: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Any]:
-    """Train one run and save its policy. Returns the results for run.json.
+    """Train one run and save its policy. Returns the results for run.json; nothing in a process that does not lead.
 
     group:      name of the sweep that the run belongs to.
     done:       updates in the saved training state that the run resumes from.
     thresholds: the run is stopped if an evaluation is worse than these.
     judges:     judges of the evaluations during training, by name.
+    place:      of this process among those that train the run. Only the first one writes.
+    explained:  a context that replaces errors of the connection to other processes by what caused them.
     """
+    leads = place.rank == 0
     config = plan.train
+    if not leads:  # the leader stores what all of them read: token rows, merged parents, reference log-probabilities
+        torch.distributed.barrier()
     ((start, rows),) = load_starts([plan])
     # The seed is set after loading: merging an adapter, which not every run does, uses random numbers.
     pl.seed_everything(config.seed, verbose=False)
@@ -64,14 +74,14 @@ def fit(
     if config.trainer.max_epochs:
         plan = plan.with_length(len(rows.train))
         config, start = plan.train, replace(start, plan=plan)
-        run.update(config=dict(plan.config))
-    run.update(reference_weights=start.weights, data=rows.record)
-    with RunRecorder(plan, run, start, rows, group=group, done=done) as recorder:
+    if leads:
+        run.update(config=dict(plan.config), reference_weights=start.weights, data=rows.record)
+    with RunRecorder(plan, run, start, rows, group=group, done=done, writes=leads) as recorder, explained():
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every, config.trainer.checkpoint_minutes)
         own = [callback.build() for callback in config.callback.values()]
         callbacks: list[pl.Callback] = [*own, recorder.metrics]  # in this order: own ones may add metrics
         sampling = None
-        if config.evaluation.every:
+        if config.evaluation.every and leads:
             sampling = EvaluationCallback(plan, run, start, judges or {}, recorder.metrics)
             callbacks.append(sampling)
         best = None
@@ -84,8 +94,10 @@ def fit(
             checkpoint,
             *([Pruner(thresholds, recorder.metrics, checkpoint)] if thresholds else []),
         ]
-        trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
+        trainer = make_trainer(config, run, callbacks, place, max_steps=config.trainer.max_steps)
         prepared = prepare(start, rows, trainer.strategy.root_device)
+        if leads and place.world > 1:
+            torch.distributed.barrier()
         module = make_module(config, prepared.policy, prepared.layout, prepared.reference, **prepared.extras)
         data = make_data(config, rows, start=done)
         if done:
@@ -101,6 +113,8 @@ def fit(
                 nonfinite.stop()
         module.to(trainer.strategy.root_device)
         recorder.metrics.validate(trainer, module, data)
+        if not leads:
+            return {}
         if sampling:
             recorder.summary["time/sampling_seconds"] = round(sampling.seconds, 2)
         seconds = recorder.metrics.seconds
@@ -121,17 +135,22 @@ def _choose(best: BestPolicy, recorder: RunRecorder, policy: Any, trainer: pl.Tr
     return {"chosen": chosen}
 
 
-def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length: int) -> pl.Trainer:
+def make_trainer(config: Train, run: RunDir, callbacks: list[Any], place: Place = ALONE, **length: int) -> pl.Trainer:
     """Lightning's trainer without the features that alignlab implements itself.
 
+    place:  of this process among those that train the run.
     length: when training stops: `max_steps` or `max_epochs`.
     """
-    shown = bars_wanted(settings.progress)
+    settings, several = config.trainer, place.world > 1
+    shown = bars_wanted(settings.progress) and place.rank == 0
     with lightning_quiet():
         return pl.Trainer(
             **length,  # type: ignore[arg-type]
             accelerator=settings.accelerator,
-            devices=1,
+            devices=place.each,
+            num_nodes=place.nodes,
+            strategy=config.strategy.build() if several else "auto",
+            plugins=[StartedTogether(place)] if several else None,
             callbacks=[*callbacks, *([UpdatesBar(settings.max_steps)] if shown else [])],
             limit_val_batches=0,  # MetricsCallback evaluates: Lightning counts batches, and forgets the count on resume
             logger=False,
@@ -181,6 +200,7 @@ def make_data(config: Train, rows: RunRows, *, start: int) -> AlignmentData:
         seed=config.seed,
         batch_transform=batch_transform_of(config),
         sampling=settings.sampling,
+        divided=not online,
     )
     data.start = start
     return data

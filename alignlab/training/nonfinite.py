@@ -23,28 +23,34 @@ log = logging.getLogger(__name__)
 _BACKWARD = "returned nan values"
 
 
-def save_rows(
-    run: RunDir, step: int, rows: Iterable[tuple[int, Sequence[PromptAndAnswer]]], decode: Callable[[list[int]], str]
-) -> None:
-    """Write the rows of a batch with a number that is not finite to `nonfinite.jsonl`.
+def described(
+    step: int, rows: Iterable[tuple[int, Sequence[PromptAndAnswer]]], decode: Callable[[list[int]], str]
+) -> list[dict[str, Any]]:
+    """Describe the rows of a batch with a number that is not finite, for `save_rows`.
 
     step:   updates before this batch.
     rows:   (place in the data, prompt and answer of each answer of the row), as token ids.
     decode: token ids -> text.
     """
-    lines = []
+    found = []
     for index, answers in rows:
         prompt = list(answers[0][0]) if answers else []
-        found = {
-            "step": step,
-            "row": index,
-            "prompt": decode(prompt) if answers else "",
-            "answers": [decode(list(answer)) for _, answer in answers],
-            "prompt_ids": prompt,
-            "answer_ids": [list(answer) for _, answer in answers],
-        }
-        lines.append(json.dumps(found, ensure_ascii=False) + "\n")
-    write_text(run.nonfinite, "".join(lines))
+        found.append(
+            {
+                "step": step,
+                "row": index,
+                "prompt": decode(prompt) if answers else "",
+                "answers": [decode(list(answer)) for _, answer in answers],
+                "prompt_ids": prompt,
+                "answer_ids": [list(answer) for _, answer in answers],
+            }
+        )
+    return found
+
+
+def save_rows(run: RunDir, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the described rows of a batch with a number that is not finite to `nonfinite.jsonl`."""
+    write_text(run.nonfinite, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     log.error("the rows of the batch are in %s", run.nonfinite)
 
 
@@ -73,9 +79,13 @@ class NonFinite(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if isinstance(exception, NonFiniteError) or _BACKWARD in str(exception):
-            rows = [(int(getattr(row, "index", -1)), list(row.answers())) for row in pl_module.rows_at_work]
-            save_rows(self._run, trainer.global_step, rows, self._decode)
-            self._explain(exception)
+            work = ((int(getattr(row, "index", -1)), list(row.answers())) for row in pl_module.rows_at_work)
+            rows = described(trainer.global_step, work, self._decode)
+            if trainer.is_global_zero:
+                save_rows(self._run, rows)
+                self._explain(exception)
+            else:  # only the first process writes
+                exception.rows = rows  # type: ignore[attr-defined]
         self.stop()
 
     def stop(self) -> None:

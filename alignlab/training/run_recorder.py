@@ -56,18 +56,31 @@ class RunRecorder:
     """
 
     def __init__(
-        self, plan: Plan, run: RunDir, start: InitialPolicy, rows: RunRows, *, group: str | None, done: int = 0
+        self,
+        plan: Plan,
+        run: RunDir,
+        start: InitialPolicy,
+        rows: RunRows,
+        *,
+        group: str | None,
+        done: int = 0,
+        writes: bool = True,
     ) -> None:
-        """done: updates of earlier attempts. Their metrics are kept."""
+        """done:   updates of earlier attempts. Their metrics are kept.
+        writes: whether this process writes. Of several that train a run together, one does.
+        """
         config = plan.train
         self.plan, self.run, self.start, self.rows = plan, run, start, rows
         self._group = group
-        self._before = start.exact_logps if plan.is_measured_exactly else None  # before anything is trained
+        # Exact log-probabilities from before anything is trained.
+        self._before = start.exact_logps if plan.is_measured_exactly and writes else None
         self._dialects = ", ".join(config.objective.matching_dialects())
         self.summary: dict[str, float] = {}
-        _list_left_out(run, rows)
-        shutil.rmtree(run.figures, ignore_errors=True)  # of an earlier attempt
-        self.sinks = self._open(done)
+        self.sinks: list[Sink] = []
+        if writes:
+            _list_left_out(run, rows)
+            shutil.rmtree(run.figures, ignore_errors=True)  # of an earlier attempt
+            self.sinks = self._open(done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
         self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar, self.exact_metrics)
         evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
@@ -83,7 +96,7 @@ class RunRecorder:
 
     def close(self, ending: Ending) -> None:
         """Close all sinks, and tell them how the run ended. A run that has a result logs its figures first."""
-        figures = self._figures() if ending in FINISHED else []
+        figures = self._figures() if self.sinks and ending in FINISHED else []
         for sink in self.sinks:
             if figures:
                 sink.figures(figures)

@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def threads_for(runs: Sequence[RunDir], parameters: int | None, *, before: int | None) -> Iterator[None]:
+def threads_for(
+    runs: Sequence[RunDir], parameters: int | None, *, before: int | None, processes: int = 1
+) -> Iterator[None]:
     """Compute with a number of threads inside the block. The log and the records of the runs say how many.
 
     - Models of up to a million parameters have one thread. A second one helps them little. If other processes compete
@@ -27,19 +29,22 @@ def threads_for(runs: Sequence[RunDir], parameters: int | None, *, before: int |
 
     parameters: number of parameters of the model; None if it is unknown.
     before:     threads of the earlier attempt that is resumed; None if there is none, or if it is unknown.
+    processes:  number of processes of this machine that compute for a run, each with that number of threads. They share
+                the free cores.
     """
     import torch
 
     default = torch.get_num_threads()
 
-    def choose(free: int) -> int:
+    def of_each(free: int) -> int:
         if parameters is not None and parameters <= SMALL:
             return 1
         if before:
             return before
-        return default if "OMP_NUM_THREADS" in os.environ else max(1, min(default, free))
+        return default if "OMP_NUM_THREADS" in os.environ else max(1, min(default, free) // processes)
 
-    with claimed(choose) as threads:
+    with claimed(lambda free: processes * of_each(free)) as claim:
+        threads = claim // processes
         torch.set_num_threads(threads)
         _say(runs, threads, before)
         try:

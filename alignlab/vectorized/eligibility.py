@@ -126,6 +126,7 @@ def ineligible_reason(train: Train) -> str | None:
         ),
         (train.optim.moments is None, "the optimizer rounds its state in blocks, which would span several models"),
         (trainer.compile == "always", "trainer.compile=always compiles the layers of one model"),
+        (trainer.devices > 1, "trainer.devices: a run on several devices is trained on its own"),
         (trainer.anomaly, "trainer.anomaly looks into the modules of one model"),
         (bool(trainer.keep_best), "trainer.keep_best keeps weights, and trainer.patience stops, one run at a time"),
         (bool(train.callback), "callbacks are called by Lightning's trainer of one run"),

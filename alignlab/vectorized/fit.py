@@ -39,7 +39,7 @@ from alignlab.training.callbacks import Checkpoint
 from alignlab.training.data_shapes import shape_of
 from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_starts, reference_requests
 from alignlab.training.fit import around_lightning, make_module, make_trainer
-from alignlab.training.nonfinite import save_rows
+from alignlab.training.nonfinite import described, save_rows
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.setup import InitialPolicy, device_of, reference_pass
@@ -229,11 +229,11 @@ class _VectorizedFit:
         def save_rows_of(p: int, step: int, batch: VectorizedBatch) -> None:
             answers = [[table.answer(place) for place in row] for row in batch.places[0].T.tolist()]
             found = zip(batch.index[0].tolist(), answers, strict=True)
-            save_rows(self.runs[p], step, found, starts[p].tokenizer.decode)
+            save_rows(self.runs[p], described(step, found, starts[p].tokenizer.decode))
 
         recorder = _Recorder(self, module, held_out, pairs, exact_metrics, save_rows_of)
         checkpoint = _Checkpoint(self, module)
-        trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
+        trainer = make_trainer(first, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
         with around_lightning(checkpoint):
             steps = range(self.done, first.trainer.max_steps)

@@ -25,6 +25,7 @@ MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
     "objectives",
     "optim",
+    "strategies",
     "tracking",
     "runs",
     "judges",
@@ -52,6 +53,7 @@ ALLOWED = {
     "runs": {"errors", "integrity", "spelling", "locks"},
     "objectives": BASE | {"discovery"},
     "optim": BASE | {"discovery"},
+    "strategies": BASE,
     "tracking": BASE,
     "data": BASE | {"lab", "discovery", "statistics"},
     "models": BASE | {"data", "lab"},
@@ -61,7 +63,7 @@ ALLOWED = {
     "evaluation": MODELS_AND_DATA | {"statistics", "judges"},
     "synthesis": MODELS_AND_DATA | {"judges", "evaluation"},
     "config": MODELS_AND_DATA
-    | {"discovery", "objectives", "optim", "tracking", "metrics", "callbacks"}
+    | {"discovery", "objectives", "optim", "strategies", "tracking", "metrics", "callbacks"}
     | {"runs", "judges", "evaluation", "synthesis"},
     "reports": {
         "errors",
@@ -81,10 +83,10 @@ ALLOWED = {
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
     "contracts": MODELS_AND_DATA
-    | {"objectives", "optim", "tracking", "judges", "evaluation", "metrics", "callbacks", "config"},
+    | {"objectives", "optim", "strategies", "tracking", "judges", "evaluation", "metrics", "callbacks", "config"},
     "cli": BASE
     | {"contracts", "optim", "rollout", "synthesis", "config", "training", "pipeline", "sweep", "reports", "papers"}
-    | {"runs", "evaluation", "tracking"},
+    | {"runs", "evaluation", "strategies", "tracking"},
     "__main__": {"cli"},
     "plot": {"reports"},
     "api": {"errors", "spelling", "progress", "runs", "config", "pipeline", "sweep", "reports", "cli"},
@@ -94,7 +96,7 @@ ALLOWED = {
 HOME = {
     "hydra": {"config", "cli", "sweep"},
     "omegaconf": {"config", "cli", "training", "sweep"},
-    "lightning": {"contracts", "modules", "data", "training", "vectorized", "tracking"},
+    "lightning": {"contracts", "modules", "data", "strategies", "training", "vectorized", "tracking"},
     "wandb": {"tracking", "reports"},
     "wandb_workspaces": {"reports"},
     "tensorboardX": {"tracking"},

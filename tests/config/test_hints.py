@@ -120,7 +120,7 @@ EXPLAINED = [
     ("name=mine", "there are: model.name, sweep.name"),
     ("eval_strategy=steps", "count updates"),
     ("resume_from_checkpoint=true", "type the same command again"),
-    ("deepspeed=ds.json", "a run uses one device"),
+    ("deepspeed=ds.json", "trainer.devices=<number of devices of a run>"),
     ("use_vllm=true", "there is no vLLM"),
     ("packing=true", "trainer.layout=plain"),
     ("use_weighting=true", "objective=wpo"),

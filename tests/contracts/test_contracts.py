@@ -26,6 +26,9 @@ from alignlab.optim.adamw import AdamW
 from alignlab.optim.base import schedules
 from alignlab.optim.rmsprop import RMSprop
 from alignlab.optim.schedules.base import Schedule
+from alignlab.strategies.auto import Auto
+from alignlab.strategies.base import Strategy
+from alignlab.strategies.ddp import DDP
 from alignlab.tracking.sinks.csv import Csv
 
 
@@ -43,6 +46,8 @@ OWN: list[tuple[str, Any]] = [
     ("model", Tiny(name="tiny", hidden_size=16, layers=1, heads=2, intermediate_size=32)),
     ("peft", LoRA()),
     ("tracking", Csv()),
+    ("strategy", Auto()),
+    ("strategy", DDP(find_unused=True)),
 ]
 
 
@@ -104,6 +109,14 @@ SHARED = object()
 
 
 @dataclass(kw_only=True)
+class NoStrategy(Strategy):
+    """The name of a strategy."""
+
+    def build(self) -> Any:
+        return "ddp"
+
+
+@dataclass(kw_only=True)
 class Unknown(Metric):
     """A metric that nobody defined."""
 
@@ -131,6 +144,7 @@ BROKEN: list[tuple[Contract, Any, str]] = [
     (optim.schedules_are_shares, Growing(), "factor(0) is 0"),
     (optim.update_is_that_of_the_optimizer, Still(lr=0.1), "after update 1, `update` differs by 0.1"),
     (training.it_is_a_lightning_callback, Same(), "build returns a object"),
+    (training.it_builds_a_strategy_of_lightning, NoStrategy(), "build returns a str"),
     (training.metrics_are_defined_numbers, Unknown(), "without a definition in tracking/metrics.py: my/number"),
     (training.metrics_are_defined_numbers, Unknown(), "my/number has 2 numbers, not one"),
     (models.every_item_has_a_score, Guess(), "luck has other scores"),

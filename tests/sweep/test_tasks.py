@@ -11,7 +11,7 @@ import pytest
 
 from alignlab.config.plan import plan
 from alignlab.errors import AlignlabError
-from alignlab.sweep.launchers.process import packed, unpacked
+from alignlab.plugins import packed, unpacked
 from alignlab.sweep.tasks import RunTask, VectorizedTask, retries_of, unfinished, with_vectorized
 from alignlab.training.pruning import PruningThresholds
 from alignlab.vectorized.eligibility import overhead_bound

@@ -53,7 +53,7 @@ def test_the_module_that_made_the_first_number_is_named(tmp_path: Path) -> None:
 def test_the_function_of_the_backward_pass_is_named(tmp_path: Path) -> None:
     policy, x = nn.Sequential(Root()), torch.zeros(1, requires_grad=True)
     callback = watched(tmp_path, policy)
-    trainer = SimpleNamespace(global_step=7)
+    trainer = SimpleNamespace(global_step=7, is_global_zero=True)
     with pytest.raises(RuntimeError) as caught:
         (policy(x) * 0).sum().backward()
     module = SimpleNamespace(rows_at_work=[])
@@ -62,6 +62,18 @@ def test_the_function_of_the_backward_pass_is_named(tmp_path: Path) -> None:
     assert isinstance(error, DivergedError)
     assert "not finite at step 7: Function 'SqrtBackward0' returned nan values" in str(error)
     assert callback.error_of(RuntimeError("something else"), 7) is None
+
+
+def test_a_process_that_does_not_lead_writes_nothing(tmp_path: Path) -> None:
+    """The rows of its batch go to the first process with the error."""
+    callback = NonFinite(RunDir.of(tmp_path, "dpo-1"), str, anomaly=False)
+    row = SimpleNamespace(index=3, answers=lambda: [([1, 2], [4])])
+    error = DivergedError("not finite")
+    trainer = SimpleNamespace(global_step=7, is_global_zero=False)
+    callback.on_exception(trainer, SimpleNamespace(rows_at_work=[row]), error)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+    (found,) = error.rows  # type: ignore[attr-defined]
+    assert (found["step"], found["row"], found["answer_ids"]) == (7, 3, [[4]])
 
 
 def test_only_the_update_that_failed_before_is_searched(tmp_path: Path) -> None:

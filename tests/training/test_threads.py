@@ -52,6 +52,29 @@ def test_number_of_threads(
     assert "other alignlab commands compute with 5 on 8 cores (process 77)" in caplog.text
 
 
+@pytest.mark.parametrize(("before", "free", "each", "claim"), [(None, 5, 2, 4), (None, 1, 1, 2), (3, 5, 3, 6)])
+def test_processes_of_a_run_share_the_free_cores(
+    before: int | None, free: int, each: int, claim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[int] = []
+
+    @contextmanager
+    def claimed(choose):  # type: ignore[no-untyped-def]
+        claims.append(choose(free))
+        yield claims[-1]
+
+    monkeypatch.setattr(module, "claimed", claimed)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    run, default = RunDir.of(tmp_path, "dpo-1"), torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        with threads_for([run], None, before=before, processes=2):
+            assert torch.get_num_threads() == each
+    finally:
+        torch.set_num_threads(default)
+    assert claims == [claim]
+
+
 @pytest.mark.parametrize("recorded", [None, "2", 0])
 def test_records_of_older_versions_have_no_number(recorded: object, tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")

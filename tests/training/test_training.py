@@ -304,7 +304,7 @@ def test_a_state_is_saved_by_updates_or_by_time(monkeypatch: pytest.MonkeyPatch,
         checkpoint = Checkpoint(RunDir(tmp_path), every, minutes)
         monkeypatch.setattr(checkpoint, "save", lambda trainer: steps.append(trainer.global_step))
         for step in range(1, 13):
-            checkpoint.on_train_batch_end(SimpleNamespace(global_step=step), None)
+            checkpoint.on_train_batch_end(SimpleNamespace(global_step=step, world_size=1), None)
         return steps
 
     assert saved(0, 0.0) == []
@@ -318,7 +318,7 @@ def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         checkpoint = Checkpoint(RunDir(tmp_path), 0, 0.0)
-        checkpoint.on_train_start(None, None)  # type: ignore[arg-type]
+        checkpoint.on_train_start(SimpleNamespace(is_global_zero=True), None)  # type: ignore[arg-type]
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) == checkpoint._on_signal
         checkpoint.restore_signals()

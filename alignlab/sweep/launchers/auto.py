@@ -78,14 +78,17 @@ class AutoLauncher(PointLauncher):
     @staticmethod
     def _in_processes(alone: Sequence[RunTask]) -> bool:
         """Whether points that are not vectorized run in processes: on a machine without GPUs, if that pays."""
+        from alignlab.sweep.tasks import processes_of
         from alignlab.vectorized.eligibility import worth_processes
 
+        if any(processes_of(point) > 1 for point in alone):  # each has processes of its own
+            return False
         waiting = len(alone) > 1 and any(not point.is_finished() for point in alone)
         return waiting and not free_gpus() and worth_processes([point.plan for point in alone])
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.launchers.local_pool import Pool
-        from alignlab.sweep.tasks import VectorizedTask, with_vectorized
+        from alignlab.sweep.tasks import VectorizedTask, processes_of, with_vectorized
         from alignlab.vectorized.eligibility import overhead_bound, worth_vectorizing
 
         ready = with_vectorized(tasks, overhead_bound)
@@ -94,7 +97,8 @@ class AutoLauncher(PointLauncher):
         if self._pool:
             self._pool.run(with_vectorized(others, worth_vectorizing, self._pool.workers), on_finished)
         elif others and share_gpus():
-            with Pool(len(others), at_once=0, per_gpu=1, retries=1) as pool:
+            devices = max(map(processes_of, others))
+            with Pool(len(others), at_once=0, per_gpu=1, retries=1, devices=devices) as pool:
                 pool.run(others, on_finished)
         else:
             SerialLauncher().run(with_vectorized(others, worth_vectorizing), on_finished)

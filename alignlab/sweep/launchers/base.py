@@ -13,6 +13,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from alignlab.errors import ConfigError, Problem
+from alignlab.spelling import counted
+
 if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
@@ -67,6 +70,19 @@ class PointLauncher(Launcher):
             _hydra_result(point.run.state(), config, job)
             for point, config, job in zip(points, configs, job_overrides, strict=True)
         ]
+
+
+def refuse_other_gpus(points: Sequence[RunTask], gpus: float) -> None:
+    """Raise ConfigError if a launcher gives points another number of GPUs than they compute on.
+
+    gpus: GPUs of each point. 0: the points compute on CPUs, with any number of processes.
+    """
+    devices = sorted({point.plan.train.trainer.devices for point in points})
+    wrong = [number for number in devices if gpus and max(number, gpus) > 1 and number != gpus]
+    if wrong:
+        text = f"each point computes on {counted(wrong[0], 'device')} (trainer.devices={wrong[0]})"
+        other = f"   or   trainer.devices={gpus:g}" if gpus == int(gpus) else ""
+        raise ConfigError([Problem("launcher.gpus", gpus, text, f"launcher.gpus={wrong[0]}{other}")])
 
 
 def run_points(points: Sequence[RunTask], launcher: PointLauncher, on_finished: OnFinished) -> None:

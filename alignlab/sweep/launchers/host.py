@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from alignlab.errors import AlignlabError
 from alignlab.runs.cores import CLAIMED, cores, in_use
 from alignlab.sweep.launchers.process import library_settings
 
@@ -23,7 +24,11 @@ _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 @dataclass(frozen=True)
 class Slot:
-    """A part of the machine for one worker: a number of threads and, if the machine has GPUs, one GPU."""
+    """A part of the machine for one worker: a number of threads and, if the machine has GPUs, one GPU or several.
+
+    threads: of each process of the worker's task.
+    gpu:     value of CUDA_VISIBLE_DEVICES.
+    """
 
     threads: int
     gpu: str | None = None
@@ -34,11 +39,13 @@ class Slot:
         return {**os.environ, **library_settings(self.threads), CLAIMED: str(os.getpid()), **gpu}
 
 
-def slots(tasks: int, at_once: int, per_gpu: int, free: int | None = None) -> list[Slot]:
+def slots(tasks: int, at_once: int, per_gpu: int, free: int | None = None, devices: int = 1) -> list[Slot]:
     """The machine divided into slots: `per_gpu` for each free GPU or, without GPUs, one for each core.
 
-    free: number of cores to divide; None for those that no other alignlab command computes on.
+    free:    number of cores to divide; None for those that no other alignlab command computes on.
+    devices: number of processes of each task. A slot has as many GPUs, or cores.
 
+    Raises AlignlabError if this machine has GPUs, but fewer than a task needs.
     If no GPU is free, all of them are used. There are at most `at_once` slots (0: no limit), and at most as many as
     tasks. Without GPUs, `at_once` may exceed the number of cores.
     """
@@ -46,10 +53,14 @@ def slots(tasks: int, at_once: int, per_gpu: int, free: int | None = None) -> li
     usable = free_gpus()
     if not usable and (usable := list(_gpus())):
         log.warning("all GPUs are in use by other processes; the points share them")
-    gpus = [gpu for gpu in usable for _ in range(per_gpu)]
-    room = len(gpus) or at_once or free  # points can share cores, but not the memory of GPUs
+    if usable and len(usable) < devices:
+        text = f"each point computes on {devices} GPUs, but only {len(usable)} can be used on this machine"
+        raise AlignlabError(f"{text}\n  type: trainer.devices={len(usable)}")
+    together = [",".join(usable[i : i + devices]) for i in range(0, len(usable) - devices + 1, devices)]
+    gpus = [gpu for gpu in together for _ in range(per_gpu)]
+    room = len(gpus) or at_once or max(1, free // devices)  # points can share cores, but not the memory of GPUs
     count = max(1, min(tasks, room, at_once or room))
-    threads = max(1, free // count)
+    threads = max(1, free // (count * devices))
     return [Slot(threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
 
 

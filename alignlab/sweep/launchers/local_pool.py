@@ -21,11 +21,11 @@ from types import TracebackType
 
 import psutil
 
+from alignlab.plugins import packed
 from alignlab.runs.cores import claimed, cores
 from alignlab.spelling import counted
 from alignlab.sweep.launchers.host import Slot, memory, oom_kills, slots
 from alignlab.sweep.launchers.interrupts import InterruptCounter
-from alignlab.sweep.launchers.process import packed
 from alignlab.sweep.tasks import OnFinished, RunTask, Task, compiled_where_it_pays, retries_of, unfinished
 
 log = logging.getLogger(__name__)
@@ -84,9 +84,12 @@ class _Worker:
 class Pool:
     """Runs tasks in workers, which end with the `with` block. Results are in the run directories."""
 
-    def __init__(self, tasks: int, *, at_once: int, per_gpu: int, retries: int) -> None:
-        """There are at most `tasks` workers. See LocalLauncherConf for the other arguments."""
-        self._limits = (tasks, at_once, per_gpu)
+    def __init__(self, tasks: int, *, at_once: int, per_gpu: int, retries: int, devices: int = 1) -> None:
+        """There are at most `tasks` workers. See LocalLauncherConf for the other arguments.
+
+        devices: number of processes of each task.
+        """
+        self._limits, self._devices = (tasks, at_once, per_gpu), devices
         self._claim = ExitStack()
         self._free: list[Slot] = []
         self._running: list[_Worker] = []
@@ -96,11 +99,11 @@ class Pool:
 
     def _divide(self, free: int) -> int:
         """Divide the free cores into slots. Returns the number of threads of all workers."""
-        self._free = slots(*self._limits, free)
+        self._free = slots(*self._limits, free, self._devices)
         if free < cores():
             text = "other alignlab commands compute on this machine: %s for the points, of %d"
             log.info(text, counted(free, "core"), cores())
-        return sum(slot.threads for slot in self._free)
+        return sum(self._devices * slot.threads for slot in self._free)
 
     def __enter__(self) -> Pool:
         self._claim.enter_context(claimed(self._divide))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignlab.checks import at_least, installed, positive
 from alignlab.errors import ConfigError
-from alignlab.sweep.launchers.base import PointLauncher
+from alignlab.sweep.launchers.base import PointLauncher, refuse_other_gpus
 
 if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
@@ -21,8 +21,8 @@ class RayLauncherConf:
     address: a running Ray (host:port, or auto for one that `ray start` started on this machine). Empty: start a Ray
              that listens on loopback only and ends with the sweep.
     at_once: largest number of points at a time. 0: as many as there are resources for.
-    cpus:    CPUs for each point, which computes with as many threads. Fractions are allowed.
-    gpus:    GPUs for each point. With 0.5 two points share a GPU.
+    cpus:    CPUs for each point, which computes with as many threads in all. Fractions are allowed.
+    gpus:    GPUs for each point, as many as its `trainer.devices`. With 0.5 two points share a GPU.
     retries: how often a point is tried again if its worker or node was lost.
     """
 
@@ -48,6 +48,9 @@ class RayLauncher(PointLauncher):
         if problems:
             raise ConfigError(problems)
         self.limits = limits
+
+    def check(self, points: Sequence[RunTask]) -> None:
+        refuse_other_gpus(points, self.limits["gpus"])
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         self._pool().run(tasks, on_finished)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from alignlab.errors import AlignlabError
+from alignlab.plugins import packed, unpacked
 from alignlab.progress import log_to_terminal
 from alignlab.sweep.launchers.interrupts import InterruptCounter
-from alignlab.sweep.launchers.process import library_settings, packed, print_to, unpacked
-from alignlab.sweep.tasks import OnFinished, Task, retries_of, unfinished
+from alignlab.sweep.launchers.process import library_settings, print_to
+from alignlab.sweep.tasks import OnFinished, Task, processes_of, retries_of, unfinished
 
 _LOOK = 0.5  # seconds between two checks for signals
 _KNOCK = 10.0  # seconds that Ray may take to accept a connection
@@ -49,7 +50,7 @@ class RayPool:
             while running or (waiting and not stops.signals):
                 while waiting and len(running) < most and not stops.signals:
                     task, attempt = waiting.popleft()
-                    running[work.remote(packed(task), os.getcwd(), self._threads())] = task, attempt
+                    running[work.remote(packed(task), os.getcwd(), self._threads(task))] = task, attempt
                 ended, _ = ray.wait(list(running), timeout=_LOOK)
                 if stops.news():
                     for reference in running:
@@ -92,8 +93,9 @@ class RayPool:
         room = min(int(resources.get(names[kind], 0) / need) for kind, need in self._resources.items() if need)
         return max(1, min(room, self._at_once or room))
 
-    def _threads(self) -> int:
-        return max(1, int(self._resources["num_cpus"]))
+    def _threads(self, task: Task) -> int:
+        """Threads of each process of a task."""
+        return max(1, int(self._resources["num_cpus"]) // processes_of(task))
 
 
 def connect(address: str) -> Any:

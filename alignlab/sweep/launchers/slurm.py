@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignlab.errors import ConfigError
-from alignlab.sweep.launchers.base import PointLauncher
+from alignlab.sweep.launchers.base import PointLauncher, refuse_other_gpus
 
 if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
@@ -19,8 +19,8 @@ class SlurmLauncherConf:
 
     cluster:        slurm; or local, which runs the same jobs as processes of this machine, all at once, for a dry run.
     at_once:        largest number of jobs of the array that run at a time.
-    gpus:           GPUs for each job.
-    cpus:           CPUs for each job, which computes with as many threads.
+    gpus:           GPUs for each job, as many as `trainer.devices` of its run. 0: it computes on CPUs.
+    cpus:           CPUs for each job, which computes with as many threads in all.
     memory_gb:      memory for each job (GB); null: SLURM's default.
     minutes:        time limit of a job. Shortly before it, the run saves its state and the job is queued again.
     notice_seconds: how long before the time limit SLURM sends a signal. One update and saving must fit into this time.
@@ -59,6 +59,9 @@ class SlurmLauncher(PointLauncher):
         if problems:
             raise ConfigError(problems)
         self.limits = limits
+
+    def check(self, points: Sequence[RunTask]) -> None:
+        refuse_other_gpus(points, self.limits["gpus"])
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.launchers.slurm_pool import SlurmPool

@@ -17,11 +17,12 @@ from typing import Any
 
 from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
+from alignlab.plugins import packed, unpacked
 from alignlab.progress import log_to_terminal
 from alignlab.spelling import counted
 from alignlab.sweep.launchers.interrupts import InterruptCounter
-from alignlab.sweep.launchers.process import library_settings, packed, unpacked
-from alignlab.sweep.tasks import OnFinished, RunTask, Task, retries_of, unfinished
+from alignlab.sweep.launchers.process import library_settings
+from alignlab.sweep.tasks import OnFinished, RunTask, Task, processes_of, retries_of, unfinished
 
 _LOOK = 1.0  # seconds between two checks of the jobs; submitit asks SLURM less often
 _CLUSTERS = ("slurm", "local")
@@ -116,8 +117,10 @@ class SlurmPool:
         return executor
 
     def _submit(self, executor: Any, tasks: Sequence[Task]) -> list[Any]:
-        directory, threads = os.getcwd(), self._options["cpus"]
-        jobs: list[Any] = executor.submit_array([_Job(packed(task), directory, threads) for task in tasks])
+        directory, cpus = os.getcwd(), self._options["cpus"]
+        jobs: list[Any] = executor.submit_array(
+            [_Job(packed(task), directory, max(1, cpus // processes_of(task))) for task in tasks]
+        )
         return jobs
 
     def _stop(self, job: Any, *, at_once: bool) -> None:
@@ -134,7 +137,10 @@ class SlurmPool:
 
 @dataclass
 class _Job:
-    """A pickled task, which submitit calls on another machine."""
+    """A pickled task, which submitit calls on another machine.
+
+    threads: of each process of the task.
+    """
 
     task: bytes
     directory: str

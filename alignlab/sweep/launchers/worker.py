@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 
+from alignlab.plugins import unpacked
 from alignlab.progress import log_to_terminal
-from alignlab.sweep.launchers.process import print_to, unpacked
+from alignlab.sweep.launchers.process import print_to
 
 
 def main(alive: int, ended: int) -> int:

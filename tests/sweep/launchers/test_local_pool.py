@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from alignlab.errors import AlignlabError
 from alignlab.models import efficiency as economy
 from alignlab.models.efficiency import compiling_pays_for
 from alignlab.reports.live import last_row, seconds_left, sweep_status, view
@@ -214,6 +215,14 @@ def test_parts_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert [s.gpu for s in slots(40, 3, 2)] == ["0", "0", "2"]
     assert [s.gpu for s in slots(40, 8, 1)] == ["0", "2"], "their memory can't be shared for the asking"
     assert slots(1, 0, 2) == [Slot(16, "0")]
+    assert slots(40, 0, 1, devices=2) == [Slot(8, "0,2")], "threads are those of each process"
+    with pytest.raises(AlignlabError, match="on 3 GPUs, but only 2 can be used"):
+        slots(40, 0, 1, devices=3)
+    monkeypatch.setattr(host, "free_gpus", lambda: ["0", "2", "3", "5", "6"])
+    assert [s.gpu for s in slots(40, 0, 1, devices=2)] == ["0,2", "3,5"]
+    assert [s.gpu for s in slots(1, 0, 1, devices=4)] == ["0,2,3,5"]
+    monkeypatch.setattr(host, "free_gpus", list)
+    assert slots(40, 0, 1, devices=4) == [Slot(1)] * 4
     told = Slot(8, "2").environment()
     assert (told["OMP_NUM_THREADS"], told["CUDA_VISIBLE_DEVICES"], told["PATH"]) == ("8", "2", os.environ["PATH"])
     assert library_settings(8).items() <= told.items(), "as in workers of Ray and SLURM"

@@ -1,0 +1,31 @@
+"""Base of strategies: dataclasses of settings for how several processes, one for each device, train one model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from alignlab.checks import Checked
+from alignlab.errors import Problem
+
+# Process 0 may sample and judge for hours while the others wait for it. A process that ends is noticed at once anyway.
+PATIENCE = timedelta(days=7)
+
+
+@dataclass(kw_only=True)
+class Strategy(Checked, ABC):
+    """Base of all strategies. They do not count in the id of a run, because they change no result beyond rounding."""
+
+    # Whether each process holds a part of the weights only. If not, each holds all of them.
+    divides_weights: ClassVar[bool] = False
+
+    def missing(self) -> Iterator[Problem]:
+        """Yield a problem for each package that is not installed. This is checked before anything is loaded."""
+        return iter(())
+
+    @abstractmethod
+    def build(self) -> Any:
+        """A `lightning.pytorch.strategies.Strategy` for several processes. A single process needs none."""

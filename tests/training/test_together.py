@@ -1,0 +1,234 @@
+"""Several processes train a run as one process does, and end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch.distributed as dist
+
+from alignlab.errors import ConfigError, DivergedError, ProcessError
+from alignlab.runs.directory import RunDir
+from alignlab.tracking.sinks.jsonl import read_rows
+from alignlab.training.team import _pickled, is_of_connection
+from alignlab.training.together import _refuse_too_few
+from tests.training.test_training import at_step
+
+CLI = Callable[..., Any]
+WORDS = ["good", "bad", "nice", "sad", "red", "blue", "cat", "dog", "sun", "moon"]
+TINY = [
+    "model=tiny", "data=pairs", "data.path=pairs.jsonl", "tracking=none", "evaluation=off", "trainer.batch_size=8",
+    "trainer.micro_batch_size=3", "trainer.accelerator=cpu", "optim.lr=3e-3",
+]  # fmt: skip
+SHORT = [*TINY, "trainer.max_steps=4", "trainer.eval_every=2"]
+LONG = [*TINY, "objective=dpo", "objective.beta=0.5", "trainer.max_steps=12", "trainer.checkpoint_every=3"]
+PPO = ["objective=ppo", "objective.samples=2", "reward=gold", "reward.function=rules:score", "rollout.max_new_tokens=6"]
+LORA = ["objective=dpo", "objective.beta=0.5", "peft=lora"]
+# One of each way to make and use batches. With epochs and minibatches, an update has rows of other processes' answers.
+RUNS = {
+    "sft": ["objective=sft"],
+    "dpo": ["objective=dpo", "objective.beta=0.5"],
+    "kto": ["objective=kto", "objective.beta=0.5"],
+    "reward_model": ["objective=reward_model"],
+    "ppo": PPO,
+    "ppo in minibatches": [*PPO, "rollout.epochs=2", "rollout.minibatches=2"],
+    "grpo in epochs": ["objective=grpo", *PPO[1:], "objective.samples=4", "rollout.epochs=2"],
+    "lora": [*LORA, "reference=adapter_off"],
+    "lora, cached": [*LORA, "reference=cached"],
+}
+# Rank 0 trains the runs of a file, one after another. The other process follows it.
+DRIVER = """
+import json, sys
+from pathlib import Path
+from alignlab.cli.main import main
+from alignlab.strategies.place import given_place
+if given_place().rank:
+    sys.exit(main(["train"]))
+from alignlab.training.team import given_team
+with given_team():
+    codes = [main(["train", *words]) for words in json.loads(Path("runs.json").read_text())]
+Path("codes.json").write_text(json.dumps(codes))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path) -> None:
+    chosen = random.Random(0)
+
+    def words(most: int) -> str:
+        return " ".join(chosen.choice(WORDS) for _ in range(chosen.randint(1, most)))
+
+    rows = [{"prompt": words(4), "chosen": words(5), "rejected": f"{words(5)} end"} for _ in range(30)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "rules.py").write_text("def score(prompt, answer):\n    return sum(map(ord, answer)) % 7 / 7\n")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", **more}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """All metrics are the same but for rounding, at every step. Losses agree to 1e-5."""
+    first, second = (read_rows(run / "metrics.jsonl") for run in (one, other))
+    assert len(first) == len(second) > 3
+    for a, b in zip(first, second, strict=True):
+        numbers = {name: value for name, value in a.items() if "second" not in name}
+        assert {name: b[name] for name in b if "second" not in name} == pytest.approx(numbers, rel=1e-4, abs=1e-4)
+        for name in numbers.keys() & {"train/loss", "eval/loss"}:
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-5)
+
+
+def only_run(root: str) -> RunDir:
+    (found,) = Path(root, "runs").glob("*-*[0-9a-f]")
+    return RunDir(found)
+
+
+def start_together(folder: Path, command: Sequence[str], variables: dict[int, dict[str, str]]) -> list[int]:
+    """Start a command once for each entry of `variables`, as `srun` does. Returns the exit codes."""
+    started = [subprocess.Popen(command, cwd=folder, env=environment(**own)) for own in variables.values()]
+    return [process.wait(timeout=600) for process in started]
+
+
+@pytest.mark.slow  # about a minute of two cores
+def test_two_processes_of_torchrun_are_one(alignlab: CLI, tmp_path: Path) -> None:
+    runs = [[*SHORT, *words, f"output_root={tmp_path}/two/{i}"] for i, words in enumerate(RUNS.values())]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "driver.py"]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=900)
+    assert json.loads((tmp_path / "codes.json").read_text()) == [0] * len(RUNS)
+    for i, (name, words) in enumerate(RUNS.items()):
+        result = alignlab("train", *SHORT, *words, f"output_root=one/{i}")
+        assert result.code == 0, f"{name}: {result.err}"
+        one, two = only_run(f"one/{i}"), only_run(f"two/{i}")
+        assert one.id == two.id, "devices do not count in the id"
+        assert_same(one.path, two.path)
+        assert {file.name for file in two.policy.iterdir()} == {file.name for file in one.policy.iterdir()}
+        assert (two.record()["machine"]["processes"], two.record()["status"]) == (2, "done")
+
+
+@pytest.mark.slow
+def test_srun_needs_no_word_of_config(alignlab: CLI, tmp_path: Path) -> None:
+    """The variables are those that `srun` sets. A verb other than `train` is run by the first process only."""
+    common = {
+        "SLURM_JOB_ID": "4711", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2",
+        "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": "29631", "MASTER_ADDR": "127.0.0.1",
+    }  # fmt: skip
+    places = {rank: {**common, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (0, 1)}
+    train = [sys.executable, "-m", "alignlab", "train", *SHORT, *RUNS["dpo"], "output_root=two"]
+    assert start_together(tmp_path, train, places) == [0, 0]
+    assert only_run("two").record()["machine"]["processes"] == 2
+    assert alignlab("train", *SHORT, *RUNS["dpo"], "output_root=one").code == 0
+    assert_same(only_run("one").path, only_run("two").path)
+    assert start_together(tmp_path, [*train[:4], "trainer.max_step=3"], places) == [2, 0], "the others end too"
+
+
+def followers(of: int | None = None) -> list[psutil.Process]:
+    """Processes that follow a leader; those of one process, or all of them."""
+    found = psutil.Process(of).children() if of else psutil.process_iter()
+    return [one for one in found if "alignlab.training.follower" in " ".join(_command(one))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.slow
+def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
+    alignlab: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader notices it at once, the run has failed, nothing is left, and both kinds of resume are exact."""
+    assert alignlab("train", *LONG, "output_root=whole").code == 0
+    began = 0.0
+
+    def kill() -> None:
+        nonlocal began
+        began = time.monotonic()
+        (follower,) = followers(os.getpid())
+        follower.send_signal(signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill)
+        result = alignlab("train", *LONG, "trainer.devices=2")
+    assert time.monotonic() - began < 30
+    assert result.code == 1
+    record = only_run("outputs").record()
+    assert record["status"] == "failed"
+    assert "process 2 of 2 ended with signal SIGKILL" in record["reason"]
+    assert "the same command resumes" in result.err
+    assert not followers(os.getpid())
+    with monkeypatch.context() as patch:  # one process goes on after update 6, until it is stopped
+        at_step(patch, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert alignlab("train", *LONG).code == 130
+    assert only_run("outputs").record()["resumed_from"] == 6
+    result = alignlab("train", *LONG, "trainer.devices=2")  # and two go on after update 9
+    assert result.code == 0, result.err
+    assert only_run("outputs").record()["resumed_from"] == 9
+    assert_same(only_run("whole").path, only_run("outputs").path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "has", "wanted", "fits"),
+    [("cuda", 2, 2, True), ("cuda", 2, 4, False), ("mps", 0, 2, False), ("cpu", 0, 9, True)],
+)
+def test_too_few_devices(kind: str, has: int, wanted: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: has)
+    if fits:
+        _refuse_too_few(kind, wanted)
+    else:
+        with pytest.raises(ConfigError, match=f"trainer.devices = {wanted}"):
+            _refuse_too_few(kind, wanted)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (dist.DistNetworkError("x"), True),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"), True),
+        (RuntimeError("NCCL communicator was aborted"), True),
+        (RuntimeError("shape mismatch"), False),
+        (DivergedError("gloo"), False),
+    ],
+)
+def test_errors_of_the_connection(error: Exception, lost: bool) -> None:
+    assert is_of_connection(error) == lost
+
+
+def test_the_error_of_a_follower_keeps_its_type_and_rows() -> None:
+    error = DivergedError("not finite")
+    error.rows = [{"row": 3}]  # type: ignore[attr-defined]
+    found, trace = pickle.loads(_pickled(error))
+    assert (type(found), str(found), found.rows) == (DivergedError, "not finite", [{"row": 3}])
+    assert "DivergedError: not finite" in trace
+    found, _ = pickle.loads(_pickled(KeyError("x")))
+    assert (type(found), str(found)) == (ProcessError, "KeyError: 'x'")
+
+
+@pytest.mark.slow
+def test_the_leader_is_killed(alignlab: CLI, tmp_path: Path) -> None:
+    """Its followers end by themselves, and the run counts as interrupted."""
+    command = [sys.executable, "-m", "alignlab", "train", *LONG, "trainer.devices=2", "trainer.max_steps=100000"]
+    leader = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+    metrics, until = tmp_path / "outputs/runs", time.monotonic() + 300
+    while not any(len(read_rows(file)) > 3 for file in metrics.glob("*/metrics.jsonl")):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    (follower,) = followers(leader.pid)
+    leader.kill()
+    leader.wait()
+    follower.wait(timeout=30)
+    assert only_run("outputs").state()["status"] == "interrupted"

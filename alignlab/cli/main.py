@@ -19,7 +19,7 @@ VERBS = {
     "chat": "talk to the policy of a run or to any model, alone or beside its reference (--against reference)",
     "synthesize": "make preference data: samples of a policy, labelled by a judge or against the data's own answers",
     "objectives": "list the objectives: formula, source, needs, defaults",
-    "runs": "list, filter, show, compare, remove, export or watch runs; delete what no run refers to (gc)",
+    "runs": "list, filter, show, compare, remove, pack or watch runs, write a table of them; delete unused files (gc)",
     "report": "write one page (HTML, and Markdown) about a sweep or about runs: answer, intervals, figures, answers",
     "plot": "draw a figure of a sweep for a paper (PDF, SVG), or its table (LaTeX, CSV)",
     "papers": "list, measure and compare claims of papers, with verdicts",

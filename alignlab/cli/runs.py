@@ -1,4 +1,4 @@
-"""`alignlab runs`: lists, compares, removes and exports runs."""
+"""`alignlab runs`: lists, compares, removes and packs runs, and writes tables of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HELP = """usage: alignlab runs [list] [condition ...]         list the newest 2
        alignlab runs compare <run> <run>            show where the configs and metrics of two runs differ
        alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
        alignlab runs gc                             delete what no run refers to, after a question (--yes: without)
-       alignlab runs export <file> [condition ...]  write config and summary, one row per run (.csv or .parquet)
+       alignlab runs table <file> [condition ...]   write config and summary, one row per run (.csv or .parquet)
        alignlab runs pack <sweep or run> [file]     write it with all runs that it needs to one file; --no-weights
        alignlab runs unpack <file>                  unpack such a file; nothing is overwritten
        alignlab runs --watch [condition ...]        follow the runs until all have ended
@@ -199,18 +199,27 @@ def _agreed(question: str) -> bool:
         return False
 
 
-def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
-    from alignlab.reports.runs import export
+def _table(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    from alignlab.reports.runs import write_table
 
     if not words or Path(words[0]).suffix not in (".csv", ".parquet"):
-        return _some([], "export needs a file: alignlab runs export runs.csv (or .parquet)")
+        return _some([], "table needs a file: alignlab runs table runs.csv (or .parquet)")
     found = select(runs_of(root), [Filter.parse(word) for word in words[1:]], root)
     try:
-        export(found, Path(words[0]))
+        write_table(found, Path(words[0]))
     except OSError as error:
         raise OutputError(f"{words[0]} can't be written: {error}") from error
     print(f"{counted(len(found), 'run')} written to {words[0]}")
     return 0
+
+
+def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    """The old name of `table`."""
+    from alignlab.config.renamed import REMOVED_IN
+
+    text = f"`alignlab runs export` is now `alignlab runs table`; the old name works until version {REMOVED_IN}"
+    print(f"alignlab: {text}; `alignlab export` exports the policy of a run", file=sys.stderr)
+    return _table(root, words, flags)
 
 
 def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
@@ -244,6 +253,6 @@ def _some(words: Sequence[str], text: str) -> int:
 
 
 _VERBS: dict[str, Callable[[Path, list[str], argparse.Namespace], int]] = {
-    "list": _list, "show": _show, "compare": _compare, "remove": _remove, "export": _export,
-    "gc": _gc, "pack": _pack, "unpack": _unpack,
+    "list": _list, "show": _show, "compare": _compare, "remove": _remove, "table": _table,
+    "export": _export, "gc": _gc, "pack": _pack, "unpack": _unpack,
 }  # fmt: skip

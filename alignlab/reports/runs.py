@@ -128,7 +128,7 @@ def show_comparison(one: Record, other: Record) -> None:
     out.print(table)
 
 
-def export(records: Sequence[Record], file: Path) -> None:
+def write_table(records: Sequence[Record], file: Path) -> None:
     """Write one row per run with facts, config and summary, as .csv or .parquet by the file's name, atomically.
 
     Keys are hidden, and control characters are visible escapes.

@@ -137,7 +137,7 @@ def test_a_page_of_many_bad_records_is_written(tmp_path: Path) -> None:
 def test_exports_have_all_runs_and_no_secret(ending: str, alignlab: Run, tmp_path: Path) -> None:
     runs = dict(written(tmp_path / "outputs", 47))
     RunDir.of("outputs", "dpo-half").update(config={"own": "\ud800", "large": 10**400}, status="done")
-    found = alignlab("runs", "export", f"all.{ending}")
+    found = alignlab("runs", "table", f"all.{ending}")
     assert found.code == 0, found.err
     table = pd.read_csv("all.csv") if ending == "csv" else pd.read_parquet("all.parquet")
     assert set(table["id"]) == {run.id for run in runs} | {"dpo-half"}

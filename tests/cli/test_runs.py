@@ -124,11 +124,18 @@ def test_compared(runs: Run) -> None:
         assert text in said
 
 
-def test_exported(runs: Run) -> None:
-    assert "2 runs written to found.csv" in runs("export", "found.csv", "status=done").out
+def test_table(runs: Run) -> None:
+    written = runs("table", "found.csv", "status=done")
+    assert (written.out, written.err) == ("2 runs written to found.csv\n", "")
     assert pd.read_csv("found.csv")["eval/loss"].tolist() == [0.5, 0.4]
-    nowhere = runs("export", "found.csv/found.csv")
+    nowhere = runs("table", "found.csv/found.csv")
     assert (nowhere.code, "found.csv/found.csv can't be written" in nowhere.err) == (2, True)
+
+
+def test_export_is_the_old_name_of_table(runs: Run) -> None:
+    written = runs("export", "found.csv", "status=done")
+    assert (written.code, written.out) == (0, "2 runs written to found.csv\n")
+    assert "`alignlab runs export` is now `alignlab runs table`; the old name works until version 0.3" in written.err
 
 
 def test_removed_when_agreed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:

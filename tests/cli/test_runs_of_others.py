@@ -162,7 +162,7 @@ def verbs(run: str) -> list[list[str]]:
     short = "evaluation.max_new_tokens=2"
     return [
         ["runs"], ["runs", "show", run], ["runs", "show", "--full", run], ["runs", "compare", run, run],
-        ["runs", "export", "all.csv"], ["runs", "pack", run, "packed.tar"], ["report", run],
+        ["runs", "table", "all.csv"], ["runs", "pack", run, "packed.tar"], ["report", run],
         ["evaluate", f"run={run}", "evaluation.prompts=2", short],
         ["evaluate", "model=tiny", "data=pairs", "data.path=pairs.jsonl", "evaluation.prompts=2", short,
          f"evaluation.baselines=[{run}]"],

@@ -20,7 +20,9 @@ from alignlab.evaluation.benchmarks.base import Benchmark
 from alignlab.judges.base import Answer, ScoreJudge
 from alignlab.judges.gold import Gold
 from alignlab.metrics.base import Metric
+from alignlab.models.adapters.dora import DoRA
 from alignlab.models.adapters.lora import LoRA
+from alignlab.models.adapters.vera import VeRA
 from alignlab.models.sources.tiny import Tiny
 from alignlab.optim.adamw import AdamW
 from alignlab.optim.base import schedules
@@ -45,6 +47,8 @@ OWN: list[tuple[str, Any]] = [
     ("data", SupportDesk(eval_limit=60)),
     ("model", Tiny(name="tiny", hidden_size=16, layers=1, heads=2, intermediate_size=32)),
     ("peft", LoRA()),
+    ("peft", DoRA()),
+    ("peft", VeRA(r=8)),
     ("tracking", Csv()),
     ("strategy", Auto()),
     ("strategy", DDP(find_unused=True)),

@@ -17,6 +17,7 @@ VERBS = {
     "evaluate": "sample answers of finished runs: KL, win-rates, scores, with intervals; --drift compares two sets",
     "generate": "answer the prompts of a file with the policy of a run, or with any model",
     "chat": "talk to the policy of a run or to any model, alone or beside its reference (--against reference)",
+    "export": "write a run's model with a model card for other software: merged, adapter or GGUF; upload it to a hub",
     "synthesize": "make preference data: samples of a policy, labelled by a judge or against the data's own answers",
     "objectives": "list the objectives: formula, source, needs, defaults",
     "runs": "list, filter, show, compare, remove, pack or watch runs, write a table of them; delete unused files (gc)",

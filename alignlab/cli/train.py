@@ -14,7 +14,7 @@ from alignlab.cli.continue_run import asks_to_continue
 from alignlab.cli.continue_run import main as continue_main
 from alignlab.cli.finish import finish
 from alignlab.cli.hydra_app import run_app
-from alignlab.config.plan import Plan, plan
+from alignlab.config.plan import Plan, plan, require_reachable
 from alignlab.reports.synthesis import synthesis_text
 from alignlab.strategies.place import given_place
 
@@ -48,6 +48,7 @@ def train_composed(config: DictConfig) -> dict[str, Any]:
 
     typed = list(HydraConfig.get().overrides.task)
     planned = plan(config, typed)
+    require_reachable([planned])
     if planned.train.rounds:
         return _rounds(planned, config, typed)
     record = run_plan(planned, group=config.sweep.name or None, overrides=typed)

@@ -134,6 +134,19 @@ class Plan:
         return [*before.values(), self]
 
 
+def require_reachable(plans: Sequence[Plan]) -> None:
+    """Raise ConfigError with every model and data set of the hub that the runs to be trained can't load."""
+    waiting = {step.id: step.train for point in plans for step in point.chain() if step.needs_training()}
+    problems = {
+        str(problem): problem
+        for train in waiting.values()
+        for group, part in (("model", train.model), ("data", train.data))
+        for problem in (one.under(group) for one in part.unreachable())
+    }
+    if problems:
+        raise ConfigError(problems.values())
+
+
 def plan(
     config: DictConfig,
     typed: Sequence[str] = (),

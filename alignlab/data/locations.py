@@ -18,7 +18,7 @@ class Part:
 
     name:    the file, or the hub set with subset and split.
     content: the bytes of the file; None for a hub set.
-    path, subset, split: of a hub set.
+    path, subset, split, revision: of a hub set.
     """
 
     name: str
@@ -26,12 +26,13 @@ class Part:
     path: str = ""
     subset: str = ""
     split: str = ""
+    revision: str = ""
 
     def records(self) -> list[Record]:
         """All rows. Raises DataError if they can't be read."""
         if self.content is not None:
             return parse_records(self.content, self.name)
-        return list(load_rows(self.path, name=self.subset or None, split=self.split))
+        return list(load_rows(self.path, self.revision, name=self.subset or None, split=self.split))
 
 
 def paths_of(value: Any) -> list[str]:
@@ -58,10 +59,10 @@ def missing(key: str, path: str) -> Iterator[Problem]:
         yield Problem(key, path, f"must be one of: {', '.join(FORMATS)} (.gz too)", f"{key}=my_rows.jsonl")
 
 
-def parts_of(path: str, split: str, subset: str) -> list[Part]:
+def parts_of(path: str, split: str, subset: str, revision: str = "") -> list[Part]:
     """The parts that hold a split. A file is one part, whatever the split. Raises DataError if a file can't be read."""
     if Path(path).is_file():
         return [Part(path, read_bytes(path))]
     if Path(path).is_dir():
         return [Part(file, read_bytes(file)) for file in local_files(path, split, subset)]
-    return [Part(", ".join(filter(None, (path, subset, split))), None, path, subset, split)]
+    return [Part(", ".join(filter(None, (path, subset, split))), None, path, subset, split, revision)]

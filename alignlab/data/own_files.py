@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alignlab import hub
 from alignlab.checks import later_setting, within
 from alignlab.data.conversations import (
     UNSUPPORTED_COLUMNS,
@@ -60,6 +61,8 @@ class OwnFiles(Source):
                    also selects the training rows of a single file by its column `split`.
     eval_split:    the split that is held out, of a folder, a hub set, or a file with a column `split`.
     subset:        the subset (configuration) of a folder or a hub set.
+    revision:      branch, tag or commit of the hub sets; empty takes the default. The commit that it stands for counts
+                   in the run's id.
     columns:       column that alignlab reads -> its name in this data: {prompt: instruction, chosen: good}. The name
                    may be a field of a column (`question.full_text`) or a difference of two columns
                    (`score_chosen - score_rejected`). An empty name leaves a column out: {input: ""}.
@@ -72,8 +75,9 @@ class OwnFiles(Source):
     eval_split: str = later_setting(default="")
     subset: str = later_setting(default="")
     columns: dict[str, str] = later_setting(default_factory=dict)
+    revision: str = later_setting(default="")
 
-    content_fields: ClassVar[tuple[str, ...]] = ("path", "eval_path")
+    content_fields: ClassVar[tuple[str, ...]] = ("path", "eval_path", "revision")
     # Columns that a file must have, each given as its possible names.
     needed: ClassVar[tuple[tuple[str, ...], ...]] = ()
     # All columns that may be read.
@@ -99,6 +103,8 @@ class OwnFiles(Source):
                 yield Problem("columns", f"{{{name}:{source}}}", text, f"columns={{{guess}:{source}}}")
 
     def missing(self) -> Iterator[Problem]:
+        if self.revision and not any(map(hub.is_on_hub, self._places)):
+            yield Problem("revision", self.revision, "is for hub sets, and path names none", "revision=")
         for key in ("path", "eval_path"):
             places = paths_of(getattr(self, key))
             found = [problem for path in places for problem in missing(key, path)]
@@ -109,10 +115,18 @@ class OwnFiles(Source):
                 except DataError as error:
                     yield Problem(key, getattr(self, key), str(error))
 
+    @property
+    def _places(self) -> list[str]:
+        return [*paths_of(self.path), *paths_of(self.eval_path)]
+
+    def unreachable(self) -> Iterator[Problem]:
+        for path in self._places:
+            yield from hub.problems("path", path, self.revision, "dataset")
+
     def fingerprint(self) -> str:
         return digest(
-            (path_digest(path) if Path(path).exists() else path).encode()
-            for path in (*paths_of(self.path), *paths_of(self.eval_path))
+            (path_digest(path) if Path(path).exists() else hub.named(path, self.revision, "dataset")).encode()
+            for path in self._places
         )
 
     @abstractmethod
@@ -191,7 +205,7 @@ class OwnFiles(Source):
 
     def _read(self, path: Any, split: str) -> tuple[Loaded[Any], Hashable]:
         """(all rows of files, folders or hub sets, checked; a key that is equal for equal rows)."""
-        parts = [part for name in paths_of(path) for part in parts_of(name, split, self.subset)]
+        parts = [part for name in paths_of(path) for part in parts_of(name, split, self.subset, self.revision)]
         content = [hashlib.sha256(part.content).hexdigest() for part in parts if part.content is not None]
         key = (repr(self), str(path), split, *content)
 

@@ -22,6 +22,12 @@ def stop_ids(model: Any) -> list[int]:
     return []
 
 
+def all_ends(model: Any, tokenizer: Any) -> list[int]:
+    """Ids of all tokens that end an answer: those at which `generate` stops, and those of the chat template."""
+    named = stop_ids(model)
+    return [*named, *(token for token in Template(tokenizer, named).ends if token not in named)]
+
+
 def template_of(model: Any, tokenizer: Any, use: str = "auto") -> Template:
     """The template of a model's tokenizer. It also ends sampled answers where the model's `generate` stops.
 
@@ -42,8 +48,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     if generation is None:  # a classifier
         model.save_pretrained(folder)
         return
-    named = stop_ids(whole)
-    ends = [*named, *(token for token in Template(tokenizer, named).ends if token not in named)]
+    ends = all_ends(whole, tokenizer)
     saved = copy.deepcopy(generation)
     saved.eos_token_id = ends if len(ends) > 1 else ends[0]
     # transformers reads some configs that it refuses to write, such as a temperature without do_sample=True.

@@ -21,7 +21,7 @@ from alignlab.models.sources.base import origin_of, tokenizer_of, warn_of_change
 from alignlab.models.weights_check import check_tokens, load_weights, loading
 
 # File in the folder of a reward model: the mean reward of the answers whose reward is defined as 0.
-_OFFSET = "reward.json"
+OFFSET = "reward.json"
 
 _HEAD = "score.weight"
 # Names of the last layer of causal language models. A reward model that is made from one does not use it.
@@ -75,7 +75,7 @@ def save_offset(folder: Path, rewards: Tensor) -> dict[str, float]:
     rewards: [N] rewards of these answers. Returns their mean, standard deviation and number.
     """
     offset = {"mean": float(rewards.mean()), "std": float(rewards.std()), "answers": len(rewards)}
-    (folder / _OFFSET).write_text(json.dumps(offset, indent=2))
+    (folder / OFFSET).write_text(json.dumps(offset, indent=2))
     return offset
 
 
@@ -103,7 +103,7 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
         tokenizer = _tokenizer(path, model, found, trust_remote_code)
     if not hasattr(model, "score"):
         raise ModelError(f"reward model {path}: {type(model).__name__} has no layer named score")
-    if (offset := Path(path) / _OFFSET).is_file():
+    if (offset := Path(path) / OFFSET).is_file():
         model.reward_offset = _offset_in(offset)
     return model.eval(), tokenizer
 

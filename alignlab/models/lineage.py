@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.errors import ModelError
+from alignlab.hub import pinned
 from alignlab.integrity import MANIFEST
 
-_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 # Keys of an adapter's config that do not change what the adapter computes.
 _NOT_THE_FUNCTION = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
@@ -26,7 +27,7 @@ class Lineage:
     """A whole model and the adapters on it.
 
     base:     hub name or absolute folder of a whole model.
-    revision: revision of a hub name; empty takes the default.
+    revision: commit of a hub name (`alignlab.hub.pinned`); empty for a folder.
     adapters: folders of the adapters. The first one was trained on the base, each other one on the one before it.
     """
 
@@ -41,6 +42,12 @@ def lineage(name: str, revision: str = "") -> Lineage:
     revision: revision of the base, if the base is a hub name and the config of its adapter names no revision.
     Raises ModelError if the config of an adapter can't be read, or if its base does not exist.
     """
+    found = _named_lineage(name, revision)
+    return replace(found, revision=pinned(found.base, found.revision))
+
+
+def _named_lineage(name: str, revision: str = "") -> Lineage:
+    """`lineage` with the revision as it is named. The hub is not asked for its commit."""
     adapters: list[Path] = []
     while is_adapter(name):
         folder = Path(name).resolve()
@@ -55,33 +62,33 @@ def lineage(name: str, revision: str = "") -> Lineage:
 
 def is_adapter(name: str) -> bool:
     """Whether a name is the folder of an adapter."""
-    return (Path(name) / _CONFIG).is_file()
+    return (Path(name) / ADAPTER_CONFIG).is_file()
 
 
 def adapter_faults(name: str) -> Iterator[str]:
     """Faults of an adapter's folder that are visible without loading weights. Other names have none."""
     try:
-        lineage(name)
+        _named_lineage(name)
     except ModelError as error:
         yield str(error)
 
 
 def is_local_model(name: str) -> bool:
     """Whether a name is a folder with a whole model or an adapter."""
-    return any((Path(name) / file).is_file() for file in ("config.json", _CONFIG))
+    return any((Path(name) / file).is_file() for file in ("config.json", ADAPTER_CONFIG))
 
 
 def comes_with_code(name: str) -> bool:
     """Whether the model in a folder, or its base, comes with Python code. False if its config can't be read."""
     try:
-        config = json.loads((Path(lineage(name).base) / "config.json").read_text())
+        config = json.loads((Path(_named_lineage(name).base) / "config.json").read_text())
     except (OSError, ValueError, ModelError):
         return False
     return isinstance(config, dict) and bool(config.get("auto_map"))
 
 
 def weights_fingerprint(name: str, revision: str = "") -> str:
-    """Digest of a model's weights, independent of their folder. For a hub name: digest of the name and the revision.
+    """Digest of a model's weights, independent of their folder. For a hub name: the name and the commit.
 
     Adapters and their base count. Model cards of adapters and the paths of their bases do not.
     Raises ModelError if the config of an adapter can't be read.
@@ -95,7 +102,7 @@ def weights_fingerprint(name: str, revision: str = "") -> str:
 
 def read_config(adapter: Path) -> dict[str, Any]:
     """The adapter_config.json of a folder. Raises ModelError if it can't be read."""
-    file = adapter / _CONFIG
+    file = adapter / ADAPTER_CONFIG
     try:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -113,14 +120,14 @@ def _base_of(adapter: Path) -> tuple[str, str]:
     config = read_config(adapter)
     name = config.get("base_model_name_or_path")
     if not name or not isinstance(name, str):
-        raise ModelError(f"{adapter / _CONFIG} does not name the model that the adapter belongs to")
+        raise ModelError(f"{adapter / ADAPTER_CONFIG} does not name the model that the adapter belongs to")
     for folder in (Path(name).expanduser(), adapter / name):
         if folder.is_dir():
             return str(folder.resolve()), ""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
             f"the adapter {adapter} belongs to the model {name}, and there is no such folder\n"
-            f"  put the model back, or write its new path into base_model_name_or_path of {adapter / _CONFIG}"
+            f"  put the model back, or write its new path into base_model_name_or_path of {adapter / ADAPTER_CONFIG}"
         )
     return name, config.get("revision") or ""
 
@@ -131,5 +138,5 @@ def _content(adapter: Path) -> Iterator[bytes]:
     yield json.dumps(config, sort_keys=True).encode()
     for file in sorted(file for file in adapter.rglob("*") if file.is_file()):
         name = str(file.relative_to(adapter))
-        if name not in (_CONFIG, _MODEL_CARD, MANIFEST):
+        if name not in (ADAPTER_CONFIG, _MODEL_CARD, MANIFEST):
             yield from (name.encode(), path_digest(file).encode())

@@ -14,7 +14,7 @@ from typing import Any
 KINDS = ("none", "nf4")
 
 # File in an adapter's folder: the quantization of the base that it was trained on, in the format of transformers.
-_FILE = "quantization_config.json"
+FILE = "quantization_config.json"
 
 
 def quantization(kind: str, dtype: str) -> Any:
@@ -42,12 +42,12 @@ def save_quantization(policy: Any, folder: Path) -> None:
     """
     config = policy.config.to_dict().get("quantization_config")
     if config is not None:
-        (folder / _FILE).write_text(json.dumps(config, indent=2))
+        (folder / FILE).write_text(json.dumps(config, indent=2))
 
 
 def quantization_under(adapter: str) -> Any:
     """The quantization of a saved adapter's base, as `save_quantization` wrote it; None if the base has none."""
-    file = Path(adapter) / _FILE
+    file = Path(adapter) / FILE
     if not file.is_file():
         return None
     from transformers import BitsAndBytesConfig

@@ -91,7 +91,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         lines += ["", _graded(summary["pairs"])]
     if summary.get("benchmarks"):
         lines += ["", _benchmarks(summary["benchmarks"])]
-    return "\n".join([*lines, *([_health(summary["health"])] if "health" in summary else [])])
+    return "\n".join([*lines, *(["\n" + health_line(summary["health"])] if "health" in summary else [])])
 
 
 def _benchmarks(found: Mapping[str, Any]) -> str:
@@ -173,7 +173,7 @@ def end_line(folder: Path, record: Mapping[str, Any]) -> str:
     return "; ".join([*parts, *found]) + f"\n{folder}"
 
 
-def _health(health: Mapping[str, Any]) -> str:
+def health_line(health: Mapping[str, Any]) -> str:
     """A line with the verdict and its reasons, or with the reasons why there is no verdict."""
     hits = [c for c in health["checks"] if c["hit"]]
     unknown = health.get("unknown", [])  # older summaries lack it
@@ -184,7 +184,7 @@ def _health(health: Mapping[str, Any]) -> str:
     else:
         unseen = "".join(f"; not seen: {what}" for what in health.get("unseen", []))
         why = f"{counted(len(health['checks']), 'check')} passed{unseen}"
-    return f"\nno verdict: {why}" if unknown and not hits else f"\nverdict: {health['verdict']} ({why})"
+    return f"no verdict: {why}" if unknown and not hits else f"verdict: {health['verdict']} ({why})"
 
 
 def win_rate_cells(found: Mapping[str, float] | None) -> list[str]:

@@ -57,6 +57,7 @@ class PreflightSweeper(Sweeper):
         # Imported here, because Hydra imports this module in every Hydra application of the environment.
         from alignlab.config.axes import grid
         from alignlab.config.composer import Composer
+        from alignlab.config.plan import require_reachable
         from alignlab.config.points import plan_points, unique
 
         hydra = self.config.hydra
@@ -80,6 +81,7 @@ class PreflightSweeper(Sweeper):
 
             check_plans(plans, jobs)
             return None
+        require_reachable(plans)
         with sweep:
             if launcher:
                 sweep.run(launcher)

@@ -20,7 +20,19 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins", "redaction", "locks"}
+BASE = {
+    "types",
+    "errors",
+    "checks",
+    "integrity",
+    "spelling",
+    "progress",
+    "inert",
+    "plugins",
+    "redaction",
+    "locks",
+    "hub",
+}
 MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
     "objectives",
@@ -41,6 +53,7 @@ ALLOWED = {
     "progress": {"inert"},
     "integrity": {"errors"},
     "locks": set(),
+    "hub": {"errors"},
     "checks": {"errors", "spelling"},
     "plugins": {"errors", "integrity"},
     "discovery": {"errors", "plugins"},

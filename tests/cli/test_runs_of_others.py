@@ -167,6 +167,8 @@ def verbs(run: str) -> list[list[str]]:
         ["evaluate", "model=tiny", "data=pairs", "data.path=pairs.jsonl", "evaluation.prompts=2", short,
          f"evaluation.baselines=[{run}]"],
         ["generate", run, "pairs.jsonl", "max_new_tokens=1", "batch_size=32"], ["chat", run, "max_new_tokens=2"],
+        ["export", run, "--to", "merged", "merged"], ["export", run, "--to", "adapter", "adapter", "--base", "a/b"],
+        ["export", run, "--to", "gguf", "gguf"], ["export", run, "--to", "hub", "--repo", "a/b", "--dry-run"],
         ["chat", run, "max_new_tokens=2", "--against", "reference"],
         ["train", f"run={run}", "trainer.max_steps=2"],
         ["train", "model=hub", f"model.name=outputs/runs/{run}/policy", *PAIRS],

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alignlab import hub
 from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
 from alignlab.data.filters import REASONS
@@ -34,15 +35,32 @@ TEMPLATES = ("auto", "none")
 ReferenceTable = Callable[[World], Any]
 
 
-def load_rows(path: str, **arguments: Any) -> Any:
-    """Load a hub data set with `datasets.load_dataset`. Its failures are raised as DataError.
+def load_rows(path: str, revision: str = "", **arguments: Any) -> Any:
+    """Load a hub data set with `datasets.load_dataset`, at the commit that its revision stands for.
+
+    If the hub can't be reached, the rows come from the caches of this machine: those of `datasets`, or else a whole
+    snapshot (`hf download <name> --repo-type dataset`). Failures are raised as DataError.
 
     Do not use it for local files: `datasets` guesses types, and caches rows by a file's path and modification time.
     """
     from datasets import load_dataset
 
+    found = hub.find(path, revision, "dataset")
+    if found.why:
+        cure = found.type_this or "data.path=<a local copy>"
+        raise UnreachableError(f"{path} can't be reached: {found.why}\n  type: {cure}")
     with _raising_data_errors(path):
-        return load_dataset(path, **arguments)
+        try:
+            rows = load_dataset(path, revision=found.commit, **arguments)
+        except ConnectionError:
+            if not (folder := hub.snapshot(path, found.commit, "dataset")):
+                raise
+            log.info("%s: the hub can't be reached; rows are read from %s", path, folder)
+            return load_dataset(folder, **arguments)
+    if rows.cache_files and not any(found.commit in file["filename"] for file in rows.cache_files):
+        text = f"the hub can't be reached, and the cache of `datasets` holds rows of another commit than {found.commit}"
+        raise UnreachableError(f"{path} can't be read: {text}\n  type: data.path=<a local copy>")
+    return rows
 
 
 def local_files(folder: str, split: str = "train", subset: str = "") -> list[str]:
@@ -196,6 +214,10 @@ class Source(Checked, ABC):
     def exact_metrics(self, policy: Any) -> dict[str, float]:
         """Exact metrics that only this data defines. policy: [X, N] log-probabilities of all completions, nats."""
         return {}
+
+    def unreachable(self) -> Iterator[Problem]:
+        """The problem of a name of the hub whose commit is unknown, because neither the cache nor the hub tells it."""
+        return iter(())
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+from alignlab import hub
 from alignlab.checks import later_setting, within
 from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import read_records, unusable_rows
@@ -29,6 +30,7 @@ class HHRLHF(Source):
     eval_subsets: subsets whose official test split is held out for evaluation. If there are none, `eval_fraction` of
                   the rows of `subsets` is held out, by prompt. Of several subsets, `eval_limit` takes rows of all.
     eval_fraction: share of the rows that is held out if `eval_subsets` is empty.
+    revision:     branch, tag or commit of a hub set; empty takes the default.
     """
 
     path: str = "Anthropic/hh-rlhf"
@@ -36,8 +38,9 @@ class HHRLHF(Source):
     eval_subsets: list[str] = field(default_factory=lambda: ["helpful-base"])
 
     eval_fraction: float = later_setting(default=0.1)
+    revision: str = later_setting(default="")
 
-    content_fields: ClassVar[tuple[str, ...]] = ("path",)
+    content_fields: ClassVar[tuple[str, ...]] = ("path", "revision")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -48,6 +51,8 @@ class HHRLHF(Source):
 
     def missing(self) -> Iterator[Problem]:
         folder = Path(self.path)
+        if folder.is_dir() and self.revision:
+            yield Problem("revision", self.revision, "is for hub sets, and path is a folder", "revision=")
         if not folder.is_dir():
             looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
             if looks_local:
@@ -70,9 +75,12 @@ class HHRLHF(Source):
                         f"{key}=[{', '.join(s for s in self.subsets if s != subset) or 'another-subset'}]",
                     )
 
+    def unreachable(self) -> Iterator[Problem]:
+        yield from hub.problems("path", self.path, self.revision, "dataset")
+
     def fingerprint(self) -> str:
         if not Path(self.path).is_dir():
-            return self.path
+            return hub.named(self.path, self.revision, "dataset")
         files = [self._file(subset, "train") for subset in self.subsets]
         files += [self._file(subset, "eval") for subset in self.eval_subsets]
         return digest(path_digest(file).encode() for file in files)
@@ -105,7 +113,9 @@ class HHRLHF(Source):
             rows = read_records(where)
         else:
             where = f"{self.path}, {subset}"
-            rows = list(load_rows(self.path, data_dir=subset, split="train" if split == "train" else "test"))
+            rows = list(
+                load_rows(self.path, self.revision, data_dir=subset, split="train" if split == "train" else "test")
+            )
         sides = ("chosen", "rejected")
         faults = [
             (f"row {number}", f"{side} must be text, not {row.get(side)!r:.80}")

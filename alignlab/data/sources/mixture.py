@@ -89,6 +89,10 @@ class Mixture(Source):
         first, *others = [part.shapes for part in self.parts.values()] or [()]
         return tuple(shape for shape in first if all(shape in other for other in others))
 
+    def unreachable(self) -> Iterator[Problem]:
+        for name, part in self.parts.items():
+            yield from (problem.under(f"parts.{name}") for problem in part.unreachable())
+
     def fingerprint(self) -> str:
         return digest(
             json.dumps([name, module_name(type(part)), _settings(part), part.fingerprint()], sort_keys=True).encode()

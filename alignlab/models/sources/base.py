@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alignlab import hub
 from alignlab.checks import Checked, names_a_run, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
 from alignlab.integrity import DAMAGE_EXTRA, verify_folder
@@ -80,9 +81,13 @@ class ModelSource(Checked, ABC):
         """Whether code that comes with the model may run."""
         return False
 
+    def unreachable(self) -> Iterator[Problem]:
+        """The problem of a name of the hub whose commit is unknown, because neither the cache nor the hub tells it."""
+        return iter(())
+
     @abstractmethod
     def fingerprint(self) -> str:
-        """Digest of local weights, or of hub name and revision. It replaces `content_fields` in a run's identity."""
+        """Digest of local weights, or hub name and commit. It replaces `content_fields` in a run's identity."""
 
     @abstractmethod
     def load(self) -> tuple[Any, Any]:
@@ -221,7 +226,12 @@ def _load(
 
 
 def origin_of(found: Lineage, trust_remote_code: bool) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a base, besides its name."""
+    """Arguments of `from_pretrained` for a base, besides its name.
+
+    Raises OSError at once if it is a name of the hub whose commit is unknown, since then nothing can be loaded.
+    """
+    for problem in hub.problems("model", found.base, found.revision):
+        raise OSError(f"{problem.allowed}\n  type: {problem.type_this}" if problem.type_this else problem.allowed)
     return {"revision": found.revision or None, "trust_remote_code": trust_remote_code}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alignlab import hub
 from alignlab.checks import installed, one_of
 from alignlab.errors import Problem
 from alignlab.models.lineage import adapter_faults, is_adapter, weights_fingerprint
@@ -19,8 +20,9 @@ class Hub(ModelSource):
     """A causal LM in Hugging Face format, or the folder of a peft adapter, which is merged into its base.
 
     name:              hub name, or a local folder such as `outputs/runs/<id>/policy`.
-    revision:          branch, tag or commit on the hub; empty takes the default. If `name` is an adapter folder, it
-                       applies to the base, unless the adapter names a revision.
+    revision:          branch, tag or commit on the hub; empty takes the default. The commit that it stands for counts
+                       in the run's id. If `name` is an adapter folder, it applies to the base, unless the adapter names
+                       a revision.
     attention:         attention implementation of transformers (sdpa, eager, flash_attention_2). If it is empty,
                        transformers chooses one.
     quantize:          none, or nf4, which keeps the linear layers in 4 bits (QLoRA). nf4 works only under an adapter.
@@ -61,6 +63,10 @@ class Hub(ModelSource):
     @property
     def allows_remote_code(self) -> bool:
         return self.trust_remote_code
+
+    def unreachable(self) -> Iterator[Problem]:
+        if not is_adapter(self.name):
+            yield from hub.problems("name", self.name, self.revision)
 
     def fingerprint(self) -> str:
         return weights_fingerprint(self.name, self.revision)

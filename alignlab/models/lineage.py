@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.errors import ModelError
+from alignlab.errors import DamagedError, ModelError
 from alignlab.hub import pinned
-from alignlab.integrity import MANIFEST
+from alignlab.integrity import MANIFEST, read_sealed
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -116,20 +116,44 @@ def _base_of(adapter: Path) -> tuple[str, str]:
     """(folder or hub name, revision) of the model that an adapter was trained on.
 
     A relative path starts at the working directory, as in peft. If nothing is there, it starts at the adapter's folder.
+    A base below an output root is also found below the output root in which the adapter is now.
     """
     config = read_config(adapter)
     name = config.get("base_model_name_or_path")
     if not name or not isinstance(name, str):
         raise ModelError(f"{adapter / ADAPTER_CONFIG} does not name the model that the adapter belongs to")
-    for folder in (Path(name).expanduser(), adapter / name):
+    for folder in (Path(name).expanduser(), adapter / name, *_moved(adapter, name)):
         if folder.is_dir():
             return str(folder.resolve()), ""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
-            f"the adapter {adapter} belongs to the model {name}, and there is no such folder\n"
+            f"the adapter {adapter} belongs to the model {name}, and there is no such folder{_wanted(adapter)}\n"
             f"  put the model back, or write its new path into base_model_name_or_path of {adapter / ADAPTER_CONFIG}"
         )
     return name, config.get("revision") or ""
+
+
+def _moved(adapter: Path, base: str) -> Iterator[Path]:
+    """Where a base below an output root is if the whole output root was moved with the adapter, `runs/<id>/policy`."""
+    parts, root = Path(base).parts, adapter.parent.parent.parent
+    for folder, depth in (("bases", 2), ("runs", 3)):  # bases/<digest>, runs/<id>/policy
+        if len(parts) > depth and parts[-depth] == folder:
+            yield root.joinpath(*parts[-depth:])
+
+
+def _wanted(adapter: Path) -> str:
+    """What the record of the run that made an adapter says about its base; empty without a record."""
+    try:
+        record = read_sealed(adapter.parent / "run.json")
+    except (OSError, DamagedError):
+        return ""
+    model = record.get("model")
+    weights = record.get("reference_weights") or (model.get("reference_weights") if isinstance(model, dict) else None)
+    if not isinstance(weights, str):
+        return ""
+    return (
+        f"\n  its weights have the digest {weights}: the reference_weights in run.json of every run that starts from it"
+    )
 
 
 def _content(adapter: Path) -> Iterator[bytes]:

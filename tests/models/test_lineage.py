@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from alignlab.errors import ModelError
+from alignlab.integrity import write_sealed
 from alignlab.judges.reward_model import RewardModel
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.heads import with_scalar_head
@@ -83,6 +84,36 @@ def test_what_is_wrong_with_an_adapter_is_said_before_weights_are_loaded(adapter
     assert "can't be read" in next(adapter_faults(str(adapter)))
     with pytest.raises(ModelError, match="can't be read"):
         load_pretrained(str(adapter), dtype="float32")
+
+
+def test_the_base_is_found_when_its_output_root_was_moved(tmp_path: Path) -> None:
+    policy = tmp_path / "outputs" / "runs" / "dpo-1" / "policy"
+    policy.mkdir(parents=True)
+    for inside in ("bases/0123", "runs/sft-1/policy"):
+        (policy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": f"/gone/results/{inside}"}))
+        with pytest.raises(
+            ModelError, match=f"belongs to the model /gone/results/{inside}, and there is no such folder"
+        ):
+            lineage(str(policy))
+        base = tmp_path / "outputs" / inside
+        base.mkdir(parents=True)
+        assert lineage(str(policy)).base == str(base)
+
+
+def test_a_base_that_is_gone_is_named_by_its_weights(tmp_path: Path) -> None:
+    policy = tmp_path / "runs" / "dpo-1" / "policy"
+    policy.mkdir(parents=True)
+    (policy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/gone/model"}))
+    for record, said in (
+        ({"model": {"reference_weights": "0123abcd"}}, True),
+        ({"reference_weights": "0123abcd"}, True),
+        ({"model": "x", "reference_weights": 3}, False),
+    ):
+        write_sealed(policy.parent / "run.json", record)
+        (fault,) = adapter_faults(str(policy))
+        assert fault.startswith(f"the adapter {policy} belongs to the model /gone/model, and there is no such folder\n")
+        assert ("its weights have the digest 0123abcd" in fault) == said
+        assert "write its new path into base_model_name_or_path" in fault
 
 
 def test_a_hub_name_keeps_the_revision_of_the_adapter(adapter: Path) -> None:

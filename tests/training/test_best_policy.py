@@ -141,6 +141,10 @@ def test_what_cannot_choose_is_refused_by_check(alignlab: Run) -> None:
     assert refused.code == 2
     assert "this run has: exact/frontier_gap" in refused.err
     assert "eval/rewards/accuracies, eval/loss, exact/winrate" in refused.err
+    refused = alignlab("check", *BANDIT, "trainer.keep_best=eval/los", "trainer.eval_every=0")
+    assert "trainer.keep_best = eval/los" in refused.err
+    assert "keep_best=eval/loss" in refused.err
+    assert "trainer.eval_every = 0" in refused.err
     refused = alignlab("check", *BANDIT, "trainer.keep_best=eval/loss", "trainer.eval_every=0")
     assert "trainer.eval_every=1" in refused.err
     refused = alignlab("check", *BANDIT, "trainer.patience=2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_what_can_not_be_had_is_told_at_once(server: HubServer, monkeypatch: pyt
     (problem,) = HHRLHF(path="org/set").unreachable()
     assert problem.allowed == "HF_HUB_OFFLINE is set, and the cache of the hub has no data set org/set"
     assert problem.type_this.startswith("hf download org/set --repo-type dataset")
+
+
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and says nothing."""
+    monkeypatch.setattr(hub, "TIMEOUT", 0.2)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.monotonic()
+        (problem,) = Hub(name="org/model").unreachable()
+        assert time.monotonic() - begun < 5
+    assert "can't be reached (ReadTimeout), and the cache of the hub has no model org/model" in problem.allowed
+    assert problem.type_this == "HF_ENDPOINT=<mirror>, or a folder in place of the name"
 
 
 def test_paths_are_no_names(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ _BESIDE = (GENERATION, QUANTIZATION, OFFSET)
 # Files of a policy's folder that an export writes anew, or that belong to the run alone.
 _OF_THE_RUN = {"README.md", MANIFEST}
 
-_OF_THIS_PLACE = ("is_local", "local_files_only", "name_or_path", "auto_map")
+# Keys that name a place, or code.
+_OF_THIS_PLACE = ("is_local", "local_files_only", "name_or_path", "auto_map", "custom_generate")
 
 
 def write_merged(model: Any, tokenizer: Any, folder: Path, policy: Path, *, dtype: str = "") -> None:
@@ -68,18 +69,19 @@ def write_adapter(policy: Path, tokenizer: Any, folder: Path, *, base: str = "")
     if base:
         config |= {"base_model_name_or_path": base, "revision": None}
     tokenizer.save_pretrained(folder)
-    _forget_place(folder)
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     for name in (_WEIGHTS, *_BESIDE):
         if (policy / name).is_file():
             shutil.copyfile(policy / name, folder / name)
+    _forget_place(folder)
     written = {file.name for file in folder.iterdir()}
     return sorted({file.name for file in policy.iterdir()} - written - _OF_THE_RUN)
 
 
 def _forget_place(folder: Path) -> None:
-    """Remove from a tokenizer's config how it was loaded here: transformers would take that for settings."""
-    file = folder / "tokenizer_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in config.items() if key not in _OF_THIS_PLACE}
-    file.write_text(json.dumps(kept, indent=2, ensure_ascii=False), encoding="utf-8")
+    """Remove what only holds here from the configs of tokenizer and generation: how they were loaded, names of code."""
+    for file in (folder / "tokenizer_config.json", folder / GENERATION):
+        if file.is_file():
+            config = json.loads(file.read_text(encoding="utf-8"))
+            kept = {key: value for key, value in config.items() if key not in _OF_THIS_PLACE}
+            file.write_text(json.dumps(kept, indent=2, ensure_ascii=False), encoding="utf-8")

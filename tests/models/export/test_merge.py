@@ -74,9 +74,13 @@ def test_an_adapter_names_its_base_and_leaves_code_behind(adapter: tuple[Any, An
     policy, tokenizer, folder = adapter
     (folder / "own_code.py").write_text("raise RuntimeError")
     (folder / "adapter_model.bin").write_bytes(b"pickle")
+    stops = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**stops, "custom_generate": str(folder)}))
     (tmp_path / "out").mkdir()
     assert write_adapter(folder, tokenizer, tmp_path / "out", base="org/base") == ["adapter_model.bin", "own_code.py"]
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    stops = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert (stops["eos_token_id"], "custom_generate" in stops) == ([256, 10], False)
     assert (config["base_model_name_or_path"], config["revision"], config["r"]) == ("org/base", None, 2)
     assert {"adapter_model.safetensors", "generation_config.json"} < {f.name for f in (tmp_path / "out").iterdir()}
     config["base_model_name_or_path"] = str(tmp_path / "base")

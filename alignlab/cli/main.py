@@ -28,6 +28,7 @@ VERBS = {
     "test-plugin": "run the contract tests of alignlab's own parts on a plug-in of yours",
     "schema": "print a JSON schema of experiments and sweep files, with which an editor completes and checks keys",
     "verify-resume": "prove that a run of this config, killed and resumed, equals one that was not stopped, bit by bit",
+    "plan": "estimate what a run needs before it starts: memory of a device, devices, time, and what to change",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 

@@ -27,9 +27,13 @@ from alignlab.spelling import correct_spelling
 
 
 class PreflightCache:
-    """Results of checks that the points of one sweep share, because most of their groups are the same."""
+    """Results of checks that the points of one sweep share, because most of their groups are the same.
 
-    def __init__(self) -> None:
+    files: whether files and packages that the config names must exist. A run that is only planned needs none of them.
+    """
+
+    def __init__(self, *, files: bool = True) -> None:
+        self.files = files
         self.groups: dict[tuple[type, str], Group] = {}
         self.parents: dict[str, Any] = {}
         self.contents: dict[str, str] = {}
@@ -37,6 +41,8 @@ class PreflightCache:
     def content(self, part: Any) -> str:
         """`part.fingerprint()`, computed once for all points, since it reads files."""
         key = repr(part)
+        if not self.files:
+            return key
         if key not in self.contents:
             self.contents[key] = part.fingerprint()
         return self.contents[key]
@@ -285,7 +291,7 @@ def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Preflig
         values[field] = {part: group.made for part, group in parts.items()}
     key = (schema, json.dumps(values, default=str))
     if key not in known.groups:
-        known.groups[key] = _checked(name, schema, values)
+        known.groups[key] = _checked(name, schema, values, files=known.files)
     return known.groups[key]
 
 
@@ -301,7 +307,7 @@ def _parts(name: str, node: DictConfig, known: PreflightCache) -> dict[str, dict
     return found
 
 
-def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
+def _checked(name: str, schema: type, values: dict[str, Any], *, files: bool) -> Group:
     names = [f.name for f in fields(schema)]
     problems = [
         unknown_key(f"{name}.{key}", names, None if value == "???" else value, _misspelt(name, key, schema, values))
@@ -316,7 +322,7 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
         made = schema(**with_parts(schema, {key: value for key, value in values.items() if key in names}))
     except ConfigError as error:
         return Group(None, [*problems, *(problem.under(name) for problem in error.problems)])
-    if name.partition(".")[0] in WITH_FILES:
+    if files and name.partition(".")[0] in WITH_FILES:
         missing = [problem.under(name) for problem in made.missing()]
         if name.startswith("data.parts."):
             missing = [replace(p, allowed=with_keys_of_part(p.allowed, name, made)) for p in missing]

@@ -50,7 +50,7 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     attention = str(getattr(model.config, "_attn_implementation", ""))
     if asked == "plain":
         return PLAIN
-    if not _is_known(name):
+    if not is_known(name):
         log.info("layout: plain rows, because %s is not known to be exact with several answers in a row", name)
         return PLAIN
     layout = Layout(shared=attention in _WITH_MASK, split=True, width=width)
@@ -68,7 +68,7 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     return layout
 
 
-def _is_known(name: str) -> bool:
+def is_known(name: str) -> bool:
     """Whether a class is a known language model or a classifier on the backbone of one."""
     stem = name.removesuffix("ForSequenceClassification").removesuffix("Text")
     return bool({name, f"{stem}ForCausalLM", f"{stem}LMHeadModel"} & _KNOWN)

@@ -13,7 +13,7 @@ from alignlab.models.forward import Predictions, at_temperature, predict
 from alignlab.types import TokenStats
 
 # Maximum number of logits in a piece, if they are computed in pieces: 64 MB in float32.
-_LOGITS_AT_ONCE = 2**24
+LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ def score_answers(
     collision: bool = False,
     reference: Predictions | None = None,
     stats: bool = False,
-    logits_at_once: int = _LOGITS_AT_ONCE,
+    logits_at_once: int = LOGITS_AT_ONCE,
 ) -> AnswerScores:
     """Score all rows in one forward pass. Everything but `tokens` is computed only on request.
 
@@ -68,7 +68,7 @@ def score_predictions(
     reference: Predictions | None = None,
     stats: bool = False,
     entropy: bool = False,
-    logits_at_once: int = _LOGITS_AT_ONCE,
+    logits_at_once: int = LOGITS_AT_ONCE,
 ) -> AnswerScores:
     """`score_answers` for a forward pass that was done before. `entropy` requests the entropy with its gradient."""
     targets = rows.targets

@@ -30,6 +30,10 @@ class AdamW8bit(AdamW):
     def missing(self) -> Iterator[Problem]:
         yield from installed("", "adamw_8bit", "bitsandbytes", extra="gpu")
 
+    def state_bytes(self, item: int) -> float:
+        """Two moments of one byte, and a float32 factor of each moment for 256 elements."""
+        return 2 * (1 + 4 / 256)
+
     def build(self, parameters: Any) -> Any:
         from bitsandbytes import optim
 

@@ -45,6 +45,13 @@ class Optim(Checked, ABC):
         """Yield a problem for each package that is not installed. This is checked before anything is loaded."""
         return iter(())
 
+    def state_bytes(self, item: int) -> float:
+        """Bytes that the optimizer keeps for a trained parameter of `item` bytes.
+
+        Optimizers that do not name their moments count as having two.
+        """
+        return item * (2 if self.moments is None else len(self.moments))
+
     @abstractmethod
     def build(self, parameters: Any) -> Any:
         """A torch optimizer for the parameters, with the peak learning rate."""

@@ -78,6 +78,7 @@ ALLOWED = {
     "config": MODELS_AND_DATA
     | {"discovery", "objectives", "optim", "strategies", "tracking", "metrics", "callbacks"}
     | {"runs", "judges", "evaluation", "synthesis"},
+    "resources": BASE | {"data", "models", "optim", "config"},
     "reports": {
         "errors",
         "integrity",
@@ -98,7 +99,19 @@ ALLOWED = {
     "contracts": MODELS_AND_DATA
     | {"objectives", "optim", "strategies", "tracking", "judges", "evaluation", "metrics", "callbacks", "config"},
     "cli": BASE
-    | {"contracts", "optim", "rollout", "synthesis", "config", "training", "pipeline", "sweep", "reports", "papers"}
+    | {
+        "contracts",
+        "optim",
+        "rollout",
+        "synthesis",
+        "config",
+        "resources",
+        "training",
+        "pipeline",
+        "sweep",
+        "reports",
+        "papers",
+    }
     | {"runs", "evaluation", "strategies", "tracking"},
     "__main__": {"cli"},
     "plot": {"reports"},

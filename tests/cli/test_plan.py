@@ -1,0 +1,53 @@
+"""`alignlab plan`: what it prints, as text and as JSON, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+Run = Callable[..., Any]
+
+SMALL = ["model=tiny", "data=pairs", "data.path=no_such_file.jsonl", "tracking=none"]
+
+
+def test_a_run_that_fits(alignlab: Run) -> None:
+    found = alignlab("plan", *SMALL, "peft=lora", "--gpu", "t4", "--prompt", "100", "--answer", "20")
+    assert found.code == 0, "files need not exist"
+    assert "a forward pass: 8 sequences of 140 tokens" in found.out
+    assert "fits on t4 (16 GiB, 90 % for tensors)" in found.out
+    assert "100 updates: " in found.out
+    assert "or change" not in found.out
+
+
+def test_a_run_that_does_not_fit(alignlab: Run) -> None:
+    words = ["model=llama3_1_8b", "data=ultrafeedback_binarized", "optim.lr=1e-6", "trainer.max_epochs=1"]
+    found = alignlab("plan", *words, "--gpu", "rtx4090").out
+    weights = 4 * 8_030_261_248 / 2**30
+    assert re.search(rf"weights +{weights:.2f}\n +gradients +{weights:.2f}\n +optimizer +{2 * weights:.2f}\n", found)
+    assert "does not fit on rtx4090 (24 GiB, 90 % for tensors)\n  as it is, it fits on 16 devices" in found
+    (typed,) = re.findall(r"\n  type: (.*)\n", found)
+    assert typed.split()[-1] in ("peft=lora", "peft=qlora")
+    assert "1,000 updates (trainer.max_epochs decides their number)" in found
+
+
+def test_runs_that_come_first_are_planned_too(alignlab: Run) -> None:
+    first, second = json.loads(alignlab("plan", *SMALL, "model.parent=sft", "--json").out)["runs"]
+    assert [run["id"].split("-")[0] for run in (first, second)] == ["sft", "dpo"]
+    assert (first["micro_batch"]["length"], second["micro_batch"]["length"]) == (512, 640)
+    assert first["memory"]["weights"] == second["memory"]["weights"] == 4 * first["parameters"]
+    assert (second["updates"], second["fits"], second["advice"], second["devices_needed"]) == (100, True, [], 1)
+
+
+def test_mistakes(alignlab: Run) -> None:
+    found = alignlab("plan", *SMALL, "--gpu", "h10", "--devices", "0", "--strategy", "ddpp")
+    assert found.code == 2
+    for said in ("--gpu = h10", "type: --gpu h100", "--devices = 0", "--strategy = ddpp", "must be one of: ddp"):
+        assert said in found.err
+    long = alignlab("plan", *SMALL, "data.max_length=4000")
+    assert (long.code, "the model 2048 positions" in long.err) == (2, True)
+    many = alignlab("plan", *SMALL, "-m", "seed=1,2")
+    assert (many.code, "leave out: -m" in many.out) == (2, True)
+    unknown = alignlab("plan", "model=hub", "model.name=org/none", "data=pairs", "data.path=x")
+    assert (unknown.code, "org/none" in unknown.err) == (2, True)

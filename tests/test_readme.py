@@ -93,6 +93,7 @@ def test_the_table_of_groups_names_every_option() -> None:
         "peft",
         "data",
         "optim",
+        "engine",
         "tracking",
         "evaluation",
         "reward",

@@ -161,7 +161,7 @@ _WARMUP = "warm-up is counted in updates: optim.warmup_steps"
 _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 means only at the end"
 _RESUME = "type the same command again: it resumes a run that was stopped"
 _ONE_DEVICE = "a run uses one device; launcher=local gives each point of a sweep a GPU of its own"
-_SAMPLER = "answers are sampled by the model that is trained; there is no vLLM"
+_SAMPLER = "engine=vllm samples with vLLM; engine.cache_gb is its memory for keys and values, engine.server a server"
 _NAME = "a run is named by its id, a hash of its settings; sweep.name=<name> names a sweep"
 _REWARD = (
     "reward=reward_model reward.model=<folder or hub name> reward.run=[], or reward=gold reward.function=my_rules:score"

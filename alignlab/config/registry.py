@@ -24,6 +24,7 @@ from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.plugins import Plugin, active
+from alignlab.rollout.engines.base import Engine
 from alignlab.tracking.sinks.base import Tracking
 
 
@@ -41,6 +42,7 @@ GROUPS = {
     "peft": Group("alignlab.models.adapters", Adapter),
     "data": Group("alignlab.data.sources", Source),
     "optim": Group("alignlab.optim", Optim),
+    "engine": Group("alignlab.rollout.engines", Engine),
     "tracking": Group("alignlab.tracking.sinks", Tracking),
     "judge": Group("alignlab.judges", Judge),
     "reward": Group("alignlab.judges", ScoreJudge),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alignlab.callbacks.base import Callback
-from alignlab.contracts import data, judges, models, optim, training
+from alignlab.contracts import data, engines, judges, models, optim, training
 from alignlab.contracts.base import Contract, promise
 from alignlab.contracts.table import CONTRACTS
 from alignlab.data.rows import Loaded, Pair, Split
@@ -26,7 +26,9 @@ from alignlab.optim.adamw import AdamW
 from alignlab.optim.base import schedules
 from alignlab.optim.rmsprop import RMSprop
 from alignlab.optim.schedules.base import Schedule
+from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.tracking.sinks.csv import Csv
+from tests.rollout.engines.engines import Other
 
 
 def length(prompt: str, answer: str) -> float:
@@ -42,6 +44,8 @@ OWN: list[tuple[str, Any]] = [
     ("data", SupportDesk(eval_limit=60)),
     ("model", Tiny(name="tiny", hidden_size=16, layers=1, heads=2, intermediate_size=32)),
     ("peft", LoRA()),
+    ("engine", HuggingFace()),
+    ("engine", Other(off=0.04)),
     ("tracking", Csv()),
 ]
 
@@ -133,6 +137,10 @@ BROKEN: list[tuple[Contract, Any, str]] = [
     (training.it_is_a_lightning_callback, Same(), "build returns a object"),
     (training.metrics_are_defined_numbers, Unknown(), "without a definition in tracking/metrics.py: my/number"),
     (training.metrics_are_defined_numbers, Unknown(), "my/number has 2 numbers, not one"),
+    (engines.it_has_the_weights_of_the_last_update, Other(off=0.06), "after update 1, log-probabilities differ"),
+    (engines.it_has_the_weights_of_the_last_update, Other(stale=True), "after update 2, log-probabilities differ"),
+    (engines.it_has_the_weights_of_the_last_update, Other(silent=True), "samples have no log-probabilities"),
+    (engines.answers_end_where_they_should, Other(endless=True), "with the end tokens (0, 5) has ended=False"),
     (models.every_item_has_a_score, Guess(), "luck has other scores"),
     (models.every_item_has_a_score, Guess(), "none has 0 scores"),
 ]

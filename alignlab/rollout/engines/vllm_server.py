@@ -20,8 +20,8 @@ from alignlab.rollout.sampling import Draw, Sample, refuse_too_long
 from alignlab.rollout.settings import Sampling
 
 _START = (
-    "VLLM_SERVER_DEV_MODE=1 vllm serve <model> --dtype <that of the policy> --logprobs-mode processed_logprobs "
-    "--generation-config vllm"
+    "VLLM_SERVER_DEV_MODE=1 vllm serve <model> --host 127.0.0.1 --dtype <that of the policy> "
+    "--logprobs-mode processed_logprobs --generation-config vllm"
 )
 
 # Seconds without a reply after which the server counts as lost.

@@ -124,6 +124,10 @@ class SavedPolicyError(AlignlabError):
     """The saved policy was loaded again, and its outputs differ from those of the trained policy."""
 
 
+class EngineError(AlignlabError):
+    """An engine that samples answers does not have the policy's weights, or can't be reached."""
+
+
 class NotEnoughMemoryError(AlignlabError):
     """A single row needs more memory than this machine has."""
 

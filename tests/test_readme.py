@@ -94,6 +94,7 @@ def test_the_table_of_groups_names_every_option() -> None:
         "data",
         "optim",
         "strategy",
+        "engine",
         "tracking",
         "evaluation",
         "reward",

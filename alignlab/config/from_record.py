@@ -18,6 +18,7 @@ from alignlab.config.registry import schemas
 from alignlab.config.schemas import Train, Trainer
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.plugins import active
+from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import RunDir
 
@@ -63,6 +64,7 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool, bel
                 continue
             schema = schemas()[name][kind]
             groups[name] = _restored(schema, _found_from(started, schema, config[name]))
+        groups.setdefault("engine", HuggingFace())  # records of older versions name no engine
         train = Train(
             **groups,
             tracking=_trackers(config, kinds),

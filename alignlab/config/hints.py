@@ -162,7 +162,7 @@ _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every 
 _RESUME = "type the same command again: it resumes a run that was stopped"
 _DEVICES = "trainer.devices=<number of devices of a run>; launcher=local gives each point of a sweep its own GPUs"
 _SHARED = f"strategy=ddp says how the devices of a run share the work; {_DEVICES}"
-_SAMPLER = "answers are sampled by the model that is trained; there is no vLLM"
+_SAMPLER = "engine=vllm samples with vLLM; engine.cache_gb is its memory for keys and values, engine.server a server"
 _NAME = "a run is named by its id, a hash of its settings; sweep.name=<name> names a sweep"
 _REWARD = (
     "reward=reward_model reward.model=<folder or hub name> reward.run=[], or reward=gold reward.function=my_rules:score"

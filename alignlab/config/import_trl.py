@@ -488,6 +488,8 @@ def _training(result: Imported, rest: dict[str, Any]) -> None:
     _optimizer(result, rest)
     if result.trainer not in _ONLINE:
         _batch(result, rest)
+    elif rest.pop("use_vllm", False) is True:
+        result.words.insert(0, "engine=vllm")
     steps, epochs = rest.pop("max_steps", -1), rest.pop("num_train_epochs", 3.0)
     fixed = _is_open(steps) or (_is_number(steps) and steps > 0)
     _warm_up(result, rest, steps)

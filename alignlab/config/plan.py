@@ -256,6 +256,8 @@ def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, conte
     if train.reward is not None:
         unused.append("reward")
     kinds = {key: type(getattr(train, key)).__name__ for key in ("objective", "model", "peft", "data", "optim")}
+    if needs.online and train.engine.identity:
+        kinds["engine"] = train.engine.identity
     code = {f"plugins.{plugin.name}": plugin.identity for plugin in plugins_of_run(train)}
     return run_id(
         module_name(type(train.objective)),

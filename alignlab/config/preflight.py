@@ -62,7 +62,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
     typed: the overrides that the config was composed with. `strength` must not contradict them.
     known: results of checks, shared by the points of a sweep.
     """
-    problems = list(_unchosen_groups(config))
+    problems = list(_unchosen_groups(config, Train))
     if problems:
         raise ConfigError(problems)
     known = known or PreflightCache()
@@ -98,6 +98,8 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
 def to_evaluate(config: DictConfig) -> Evaluate:
     """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Evaluate)]
+    if problems := list(_unchosen_groups(config, Evaluate)):
+        raise ConfigError(problems)
     problems = [*_added_keys(config, names), *problems_of_plugins(config), *problems_of_credentials(config)]
     known = PreflightCache()
     evaluation = _group("evaluation", cast(DictConfig, config._get_node("evaluation")), {}, known)
@@ -105,13 +107,13 @@ def to_evaluate(config: DictConfig) -> Evaluate:
     benchmarks, also_wrong = _named("benchmark", config._get_node("benchmark"), known)
     problems += [*evaluation.problems, *wrong, *also_wrong]
     parts: dict[str, Any] = {}
-    for name in ("model", "data"):
+    for name in ("model", "data", "engine"):
         node = config._get_node(name)
         if isinstance(node, DictConfig) and not node._is_none():
             group = _group(name, node, {}, known)
             parts[name] = group.made
             problems += [of_named_model(problem, "model") for problem in group.problems]
-    made = {"evaluation", "judge", "benchmark", "model", "data"}
+    made = {"evaluation", "judge", "benchmark", "model", "data", "engine"}
     rest = {name: config[name] for name in names if name not in made}
     if evaluation.made is not None and not any(part is None for part in parts.values()):
         try:
@@ -126,12 +128,14 @@ def to_evaluate(config: DictConfig) -> Evaluate:
 def to_synthesize(config: DictConfig) -> Synthesize:
     """The typed config of a synthesis. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Synthesize)]
+    if problems := list(_unchosen_groups(config, Synthesize)):
+        raise ConfigError(problems)
     problems, known = (
         [*_added_keys(config, names), *problems_of_plugins(config), *problems_of_credentials(config)],
         PreflightCache(),
     )
     parts: dict[str, Any] = {}
-    for name in ("model", "peft", "data", "synthesis"):
+    for name in ("model", "peft", "data", "synthesis", "engine"):
         node = config._get_node(name)
         if isinstance(node, DictConfig) and not node._is_none():
             group = _group(name, node, {}, known)
@@ -141,7 +145,8 @@ def to_synthesize(config: DictConfig) -> Synthesize:
     problems += wrong
     if problems:
         raise ConfigError(problems)
-    rest = {name: config[name] for name in names if name not in ("model", "peft", "data", "synthesis", "judge")}
+    made = {"model", "peft", "data", "synthesis", "engine", "judge"}
+    rest = {name: config[name] for name in names if name not in made}
     return Synthesize(**parts, **rest)
 
 
@@ -264,16 +269,17 @@ def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
         yield unknown_key(str(key), names, config[key], hint)
 
 
-def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
+def _unchosen_groups(config: DictConfig, schema: Any) -> Iterator[Problem]:
     """Problems of groups that were removed (`~optim`) or have no choice."""
-    for field in fields(Train):
+    verb = "train" if schema is Train else schema.__name__.lower()
+    for field in fields(schema):
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
             continue
         node = config._get_node(field.name) if field.name in config else None
         chosen = isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()
         if not chosen or inspect.isabstract(OmegaConf.get_type(node)):
             yield Problem(
-                field.name, None, "needs one of the options that `alignlab train --help` shows", f"{field.name}=..."
+                field.name, None, f"needs one of the options that `alignlab {verb} --help` shows", f"{field.name}=..."
             )
 
 

@@ -24,6 +24,7 @@ from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.plugins import Plugin, active
+from alignlab.rollout.engines.base import Engine
 from alignlab.strategies.base import Strategy
 from alignlab.tracking.sinks.base import Tracking
 
@@ -43,6 +44,7 @@ GROUPS = {
     "data": Group("alignlab.data.sources", Source),
     "optim": Group("alignlab.optim", Optim),
     "strategy": Group("alignlab.strategies", Strategy),
+    "engine": Group("alignlab.rollout.engines", Engine),
     "tracking": Group("alignlab.tracking.sinks", Tracking),
     "judge": Group("alignlab.judges", Judge),
     "reward": Group("alignlab.judges", ScoreJudge),

@@ -25,6 +25,7 @@ from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
+from alignlab.rollout.engines.base import Engine
 from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import Keep
 from alignlab.spelling import correct_spelling, counted
@@ -223,7 +224,9 @@ class Sweep(Checked):
 
 
 # Groups that may name files, folders and packages. Each has a method `missing`, which yields problems.
-WITH_FILES = ("data", "model", "optim", "strategy", "judge", "reward", "evaluation", "synthesis", "benchmark")
+WITH_FILES = (
+    "data", "model", "optim", "strategy", "engine", "judge", "reward", "evaluation", "synthesis", "benchmark"
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -262,6 +265,8 @@ class Train(Checked):
     seed:        seed of the order of rows, the initial adapter weights and dropout.
     reward:      scorer of the answers that the policy samples in training. null: the lab's gold reward.
     rollout:     settings of sampling in training.
+    engine:      samples the answers of an online objective, and those of the evaluation of the run. Engines whose
+                 answers are not those of the Hugging Face model count in the id of a run that is online.
     metric:      further metrics: name -> metric. They are logged as train/<name> and eval/<name>.
     callback:    Lightning callbacks: name -> callback.
     plugins:     packages and folders with parts of your own, as the command line named them.
@@ -287,6 +292,7 @@ class Train(Checked):
     judge: dict[str, Judge] = setting(in_id=False, default_factory=dict)
     reward: ScoreJudge | None = None
     rollout: Rollout = field(default_factory=Rollout)
+    engine: Engine = setting(in_id=False)  # its `identity` counts
     metric: dict[str, Metric] = setting(in_id=False, default_factory=dict)
     callback: dict[str, Callback] = field(default_factory=dict)
     plugins: list[str] = setting(in_id=False, inherited_by=_ALL, default_factory=list)
@@ -328,6 +334,7 @@ class Evaluate(Checked):
     evaluation:  settings of sampling, and the baselines.
     judge:       judge's name -> judge. Without judges the result has lengths, KL and, in the lab, the gold reward.
     benchmark:   benchmark's name -> benchmark. Policy and reference are asked its items.
+    engine:      samples the answers.
     plugins:     packages and folders with parts of your own, as the command line named them.
     output_root: folder that holds the runs.
     accelerator: auto, cpu, gpu or mps.
@@ -343,6 +350,7 @@ class Evaluate(Checked):
     evaluation: Evaluation = field(default_factory=Evaluation)
     judge: dict[str, Judge] = field(default_factory=dict)
     benchmark: dict[str, Benchmark] = field(default_factory=dict)
+    engine: Engine
     plugins: list[str] = field(default_factory=list)
     output_root: str = "outputs"
     accelerator: str = "auto"
@@ -381,6 +389,7 @@ class Synthesize(Checked):
     data:        its training rows give the prompts. Without it they are those of the run's own data.
     judge:       judge's name -> judge.
     synthesis:   settings of prompts, samples and rows.
+    engine:      samples the answers.
     plugins:     packages and folders with parts of your own, as the command line named them.
     output_root: folder for all results. The rows are written to `<output_root>/synthesis/<id>/`.
     to:          file that gets a copy of the rows, with their provenance beside it. Empty: no copy.
@@ -396,6 +405,7 @@ class Synthesize(Checked):
     data: Source | None = None
     judge: dict[str, Judge] = field(default_factory=dict)
     synthesis: Synthesis = field(default_factory=Synthesis)
+    engine: Engine
     plugins: list[str] = field(default_factory=list)
     output_root: str = "outputs"
     to: str = ""
@@ -497,11 +507,26 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     if {"model", "peft"} <= parts.keys() and not (parts["model"].trainable or parts["peft"].can_switch_off):
         text = "4-bit weights can't be trained themselves, but an adapter on them can"
         yield Problem("model.quantize", parts["model"].quantize, text, "peft=lora")
+    if {"engine", "model", "data"} <= parts.keys():
+        yield from _engine_problems(parts["engine"], parts["model"], parts["data"])
     if {"optim", "trainer"} <= parts.keys():
         warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
         if warmup >= steps and not parts["trainer"].max_epochs:
             text = f"must be smaller than trainer.max_steps ({steps})"
             yield Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")
+
+
+def _engine_problems(engine: Engine, model: ModelSource, data: Source) -> Iterator[Problem]:
+    """Problems of an engine that has weights and probabilities of its own."""
+    if engine.exact:
+        return
+    name = module_name(type(engine))
+    if not model.trainable:
+        text = "gets whole weights, and this model has weights of 4 bits"
+        yield Problem("engine", name, text, "engine=huggingface   or   model.quantize=none")
+    if data.world is not None and not data.world.is_whole:
+        text = "has no effect: answers are chosen among candidates by their probabilities under the policy"
+        yield Problem("engine", name, text, "engine=huggingface")
 
 
 def _round_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:

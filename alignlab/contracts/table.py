@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignlab.contracts import data, judges, models, objectives, optim, training
+from alignlab.contracts import data, engines, judges, models, objectives, optim, training
 from alignlab.contracts.base import Contract
 
 CONTRACTS: dict[str, tuple[Contract, ...]] = {
@@ -14,6 +14,7 @@ CONTRACTS: dict[str, tuple[Contract, ...]] = {
     "schedule": optim.SCHEDULES,
     "model": models.MODELS,
     "peft": models.ADAPTERS,
+    "engine": engines.CONTRACTS,
     "benchmark": models.BENCHMARKS,
     "tracking": training.TRACKERS,
     "metric": training.METRICS,

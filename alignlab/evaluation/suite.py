@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from alignlab.evaluation.settings import Evaluation
 from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
 from alignlab.models.generation import template_of
 from alignlab.models.reference import ScoringOptions, token_logps
-from alignlab.rollout.sampling import Sample, draw, uniforms
+from alignlab.rollout.engines.base import Engine
+from alignlab.rollout.engines.huggingface import HuggingFace
+from alignlab.rollout.sampling import Draw, Sample
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Suite:
     kept_in:        folder of stored answers. They are found by content, so all runs of a sweep share the answers of
                     their reference.
     all_prompts:    the questions are all that there are (in the lab), not a sample of them.
+    engine:         samples the answers.
     """
 
     settings: Evaluation
@@ -61,6 +64,7 @@ class Suite:
     how: ScoringOptions
     kept_in: Path
     all_prompts: bool = False
+    engine: Engine = field(default_factory=HuggingFace)
 
     def draw(self, side: ModelSide) -> list[Sample]:
         """Sample `samples` answers to each question. They are ordered by question, and by turn within a sample."""
@@ -80,16 +84,21 @@ class Suite:
         """One answer to each prompt, sampled or read from the store.
 
         seeds: (text of the prompt, number of the sample), from which the random numbers are made.
+        Raises EngineError if the engine does not have the weights of this side.
         """
         settings = self.settings
         decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples, template.ends]
+        decided += [self.engine.identity] if self.engine.identity else []
         key = digest([side.weights.encode(), json.dumps([prompts, decided]).encode()])
         file = self.kept_in / f"{key}.json"
         kept = _kept_answers(file, key, len(prompts))
         if kept is None:
-            numbers = [uniforms(settings.seed, text, number, settings.max_new_tokens) for text, number in seeds]
+            draws = [Draw(settings.seed, text, number) for text, number in seeds]
             side.model.to(self.how.device)
-            answers = draw(side.model, prompts, numbers, settings, template.ends, self.how.progress)
+            sampler = self.engine.sampler()
+            sampler.update(side.model)
+            answers = sampler.sample(prompts, draws, settings, template.ends, self.how.progress)
+            self.engine.check(side.model, prompts, answers, settings)
             kept = [{"ids": answer.ids, "ended": answer.ended} for answer in answers]
             _keep_answers(file, {"key": key, "weights": side.weights, "answers": kept})
         return [Sample(**answer) for answer in kept]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,23 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     ends = all_ends(whole, tokenizer)
     saved = copy.deepcopy(generation)
     saved.eos_token_id = ends if len(ends) > 1 else ends[0]
-    # transformers reads some configs that it refuses to write, such as a temperature without do_sample=True.
+    with default_generation_config(whole):
+        model.save_pretrained(folder)
+    (folder / FILE).write_text(saved.to_json_string(ignore_metadata=True), encoding="utf-8")
+
+
+@contextmanager
+def default_generation_config(whole: Any) -> Iterator[None]:
+    """Inside the block, `whole` has a default generation config, so that it can be saved.
+
+    transformers reads some configs that it refuses to write, such as a temperature without do_sample=True.
+    """
+    generation = whole.generation_config
     whole.generation_config = type(generation)()
     try:
-        model.save_pretrained(folder)
+        yield
     finally:
         whole.generation_config = generation
-    (folder / FILE).write_text(saved.to_json_string(ignore_metadata=True), encoding="utf-8")
 
 
 def read_generation_config(model: Any, folder: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ModelError
+from alignlab.models.forward import innermost
+from alignlab.models.generation import default_generation_config
 from alignlab.models.weights_check import check_finite, load_adapter, saved_weights
 from alignlab.spelling import counted
 
@@ -26,6 +29,39 @@ def merged(model: Any, adapter: Path) -> Any:
     check_finite(model, str(adapter))
     model.name_or_path = model.revision = ""
     return model.requires_grad_(True)  # peft froze the base
+
+
+def save_whole(policy: Any, folder: Path) -> None:
+    """Save a policy as a whole model in Hugging Face format, without a tokenizer. The policy is not changed.
+
+    An adapter is merged into copies of its layers, one layer at a time. If it is switched off, it is left out.
+    Raises ModelError if an adapter changes one of two layers that share their weights.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    whole = innermost(policy)
+    adapted = {f"{name}.": part for name, part in whole.named_modules() if isinstance(part, BaseTunerLayer)}
+    embeddings = (whole.get_input_embeddings(), whole.get_output_embeddings())
+    if whole.config.tie_word_embeddings and any(part in embeddings for part in adapted.values()):
+        raise ModelError(
+            "the adapter changes the embedding or the output layer, which share their weights: the policy can't be "
+            "saved as a whole model while it trains\n  type: peft.target_modules=all-linear"
+        )
+    starts = tuple(adapted)
+    weights = {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith(starts or ("\0",))}
+    for start, layer in adapted.items():
+        weights |= {f"{start}{name}": tensor for name, tensor in _merged_layer(layer).state_dict().items()}
+    with default_generation_config(whole):
+        whole.save_pretrained(folder, state_dict=weights)
+
+
+def _merged_layer(layer: Any) -> Any:
+    """A copy of the layer below an adapter, with the adapter merged into it unless it is switched off."""
+    if layer.disable_adapters:
+        return layer.get_base_layer()
+    copied = copy.deepcopy(layer)
+    copied.merge()
+    return copied.get_base_layer()
 
 
 def _fit_vocabulary(model: Any, adapter: Path, saved: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,10 @@ from alignlab.objectives.online import Online, PolicyGradient
 from alignlab.objectives.self_generated import GeneratedPairs, Imitation
 from alignlab.progress import Progress, silent
 from alignlab.rollout.closed_set import ClosedSet
+from alignlab.rollout.engines.base import Engine
+from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.rollout.experience import RolloutBatch, RolloutTokens, collate_rollouts, table
-from alignlab.rollout.sampling import Sample, draw, uniforms
+from alignlab.rollout.sampling import Draw, Sample
 from alignlab.rollout.scoring import ScoredResponse, Scorer, shape_scores
 from alignlab.rollout.settings import Rollout
 from alignlab.types import Logps, RolloutLogps, Rollouts
@@ -77,6 +79,7 @@ class RolloutContext:
     gold:    the lab's gold reward, which is only logged; None if `scorer` is the gold reward or there is none.
     critic:  estimates values of tokens; None if the objective needs none.
     closed:  the candidates that answers are chosen from; None if any text may be an answer.
+    engine:  samples the answers.
     """
 
     rollout: Rollout
@@ -88,6 +91,7 @@ class RolloutContext:
     gold: Scorer | None = None
     critic: Critic | None = None
     closed: ClosedSet | None = None
+    engine: Engine = field(default_factory=HuggingFace)
 
 
 @dataclass(frozen=True)
@@ -194,14 +198,12 @@ class OnlineModule(AlignmentModule):
         sampled, rollouts, reference = self._generate_rollouts(
             prompts, number + 1, samples=objective.samples, author=objective.author
         )
-        metrics = self._rollout_metrics(rollouts, sampled, objective.author, self._gold(prompts, sampled))
+        difference = self._sampling_difference(sampled, rollouts)
+        metrics = self._rollout_metrics(rollouts, sampled, objective.author, self._gold(prompts, sampled)) | difference
         if number:
             self._refuse_diverged(prompts, sampled, metrics)
         groups = list(self.make_rows(prompts, sampled, rollouts))
         if isinstance(objective, PolicyGradient):
-            given = table([answer.logps for answer in sampled])
-            difference = (rollouts.logps - given)[rollouts.mask].abs().mean()
-            metrics[_LOGP_DIFFERENCE] = self._check_difference(float(difference))
             metrics["objective/kl_coef"] = self.coefficient
             self.coefficient = objective.next_coefficient(self.coefficient, metrics["objective/kl"], len(sampled))
         return Experience(number, groups, reference, metrics, self._shown(prompts, sampled, rollouts))
@@ -219,8 +221,8 @@ class OnlineModule(AlignmentModule):
         author:  "policy", or "start" for the policy before training.
         """
         context, own = self.context, share(self.trainer, prompts)
-        numbers = self._numbers(prompts, batch, samples)
-        drawn = share(self.trainer, [numbers[i * samples : (i + 1) * samples] for i in range(len(prompts))])
+        draws = self._draws(prompts, batch, samples)
+        drawn = share(self.trainer, [draws[i * samples : (i + 1) * samples] for i in range(len(prompts))])
         by_prompt, by_key = self._own_answers(own, [one for rows in drawn for one in rows], batch, author, progress)
         answers = [answer for group in whole(self.trainer, by_prompt) for answer in group]
         sampled = [answer.sample for answer in answers]
@@ -243,16 +245,16 @@ class OnlineModule(AlignmentModule):
         return sampled, rollouts, reference
 
     def _own_answers(
-        self, prompts: Sequence[PromptTokens], numbers: Sequence[Any], batch: int, author: str, progress: Progress
+        self, prompts: Sequence[PromptTokens], draws: Sequence[Draw], batch: int, author: str, progress: Progress
     ) -> tuple[list[list[_Answer]], dict[str, list[float]]]:
         """(answers to each of this process's prompts, log-probabilities under the reference by key).
 
-        numbers: the random numbers of each answer. The other arguments are those of `_generate_rollouts`.
+        draws: what decides each answer. The other arguments are those of `_generate_rollouts`.
         """
         if not prompts:
             return [], {}
         context, device = self.context, next(self.policy.parameters()).device
-        samples = len(numbers) // len(prompts)
+        samples = len(draws) // len(prompts)
         by_start = author == "start"
         model = context.start.model if by_start else self.policy
         value = (
@@ -262,16 +264,23 @@ class OnlineModule(AlignmentModule):
         )
         with context.start.ready(device) if by_start else nullcontext():
             if context.closed is not None:
+                numbers = [one.uniforms(1) for one in draws]
                 sampled = context.closed.draw(model, prompts, numbers, self.temperature)
             else:
                 repeated = [row.prompt for row in prompts for _ in range(samples)]
-                sampled = draw(model, repeated, numbers, context.rollout, context.ends, progress, value)
+                engine = context.engine.sampler()
+                engine.update(model)
+                sampled = engine.sample(repeated, draws, context.rollout, context.ends, progress, value)
         rows = _rows(prompts, sampled, with_demonstrations=self.objective.moving_reference)
         scores = self._scores(context.scorer, prompts, sampled)
-        logps, values = table([answer.logps for answer in sampled]), None
-        reference = logps if by_start else self._by_token(rows, lambda batch: context.start.tokens(batch.rows))
+        values = None
         if batch and isinstance(self.objective, PolicyGradient):
             logps, values = self._logps_and_values(rows, sampled)
+        elif context.engine.exact:
+            logps = table([answer.logps for answer in sampled])
+        else:
+            logps = self._start_logps(rows) if by_start else self._policy_logps(rows)
+        reference = logps if by_start else self._start_logps(rows)
 
         def cut(by_token: Tensor, i: int) -> list[float]:
             return by_token[i, : len(sampled[i].ids)].tolist()
@@ -291,13 +300,21 @@ class OnlineModule(AlignmentModule):
         """
         if self.objective.moving_reference:
             rows = [RolloutTokens(row.index, row.prompt, [answer for _, answer in row.answers()]) for row in rows]
-            see = partial(answer_logps, self.policy, temperature=self.temperature)
-            reference = self._by_token(rows, lambda batch: see(batch.rows))
+            reference = self._policy_logps(rows)
         pairs = [(row.prompt, completion) for row in rows for completion in row.completions]
         return {
             row_key(prompt, answer).hex(): logps[: len(answer)]
             for (prompt, answer), logps in zip(pairs, reference.tolist(), strict=True)
         }
+
+    def _policy_logps(self, rows: Sequence[RolloutTokens]) -> Tensor:
+        """[N, T] log-probabilities of all answers under the policy as it is now, nats."""
+        see = partial(answer_logps, self.policy, temperature=self.temperature)
+        return self._by_token(rows, lambda batch: see(batch.rows))
+
+    def _start_logps(self, rows: Sequence[RolloutTokens]) -> Tensor:
+        """[N, T] log-probabilities of all answers under the policy before training, nats."""
+        return self._by_token(rows, lambda batch: self.context.start.tokens(batch.rows))
 
     @property
     def _reuse_sampling_logps(self) -> bool:
@@ -306,10 +323,13 @@ class OnlineModule(AlignmentModule):
         They are used if an epoch is one update. The ratios then come from the forward pass of that update
         (`compute_logps`). The log-probabilities from sampling serve only for the KL, and the hidden states from
         sampling for a critic that reads them. In half precision, sampling and training round differently, by more than
-        a small KL. So half precision needs the extra pass, unless answers are used once and there is no critic.
+        a small KL. So half precision needs the extra pass, unless answers are used once and there is no critic. Engines
+        that are not exact need it too.
         """
         how, critic = self.context.rollout, self.context.critic
-        if how.minibatches > 1 or (isinstance(critic, HeadCritic) and not self.context.layout.split):
+        if not self.context.engine.exact or how.minibatches > 1:
+            return False
+        if isinstance(critic, HeadCritic) and not self.context.layout.split:
             return False
         return precision(self.policy) in ("float32", "float64") or (how.epochs == 1 and critic is None)
 
@@ -348,20 +368,19 @@ class OnlineModule(AlignmentModule):
             [part[:length] for part, length in zip(parts, lengths, strict=True)], batch_first=True
         )
 
-    def _numbers(self, prompts: Sequence[PromptTokens], batch: int, samples: int) -> list[Any]:
-        """[max_new_tokens] random numbers for each answer.
+    def _draws(self, prompts: Sequence[PromptTokens], batch: int, samples: int) -> list[Draw]:
+        """What decides each answer: the seed, the prompt and the number of earlier answers to it.
 
-        They depend on the seed, the prompt and the number of earlier answers to it. Batch 0 is an evaluation.
+        Batch 0 is an evaluation.
         """
         before: Counter[tuple[int, ...]] = Counter()
-        numbers = []
+        draws = []
         for row in prompts:
             key = tuple(row.prompt)
             first = (batch * len(prompts) + before[key]) * samples
-            count = self.context.rollout.max_new_tokens
-            numbers += [uniforms(self.seed, row.prompt, 2 * (first + k) + (batch > 0), count) for k in range(samples)]
+            draws += [Draw(self.seed, row.prompt, 2 * (first + k) + (batch > 0)) for k in range(samples)]
             before[key] += 1
-        return numbers
+        return draws
 
     def _scores(self, scorer: Scorer | None, prompts: Sequence[PromptTokens], sampled: Sequence[Sample]) -> list[float]:
         """One score per answer. Raises NonFiniteError if one is not finite."""
@@ -471,6 +490,21 @@ class OnlineModule(AlignmentModule):
     def _learns(self) -> bool:
         """Whether this update gives its rows the log-probabilities with which later epochs compare."""
         return False
+
+    def _sampling_difference(self, sampled: Sequence[Sample], rollouts: Rollouts) -> dict[str, float]:
+        """The metric of how far log-probabilities at sampling are from those of the training path.
+
+        For exact engines, only policy gradients have it. It is left out if the engine gives no log-probabilities.
+        Raises PolicyIsNotReferenceError, or EngineError for an engine that is not exact, if they are too far apart.
+        """
+        if not self.context.engine.exact:
+            found = self.context.engine.compared(sampled, rollouts.logps.tolist(), training=True)
+            return {} if found is None else {_LOGP_DIFFERENCE: found}
+        if not isinstance(self.objective, PolicyGradient):
+            return {}
+        given = table([answer.logps for answer in sampled])
+        difference = (rollouts.logps - given)[rollouts.mask].abs().mean()
+        return {_LOGP_DIFFERENCE: self._check_difference(float(difference))}
 
     def _check_difference(self, difference: float) -> float:
         """Check that log-probabilities of fresh answers in training equal those at sampling. Returns `difference`.

@@ -157,6 +157,7 @@ def _request(plan: Plan) -> Evaluate:
         run=str(plan.run.path),
         evaluation=settings,
         judge=judges,
+        engine=train.engine,
         output_root=train.output_root,
         accelerator=train.trainer.accelerator,
         progress=train.trainer.progress,
@@ -238,13 +239,13 @@ def _stored_or_sampled(
     limited = seconds is not None and not settings.questions
     sizes = prompt_counts(settings.prompts) if limited else [settings.prompts]
     for size in reversed(sizes):
-        folder = place / folder_name(replace(settings, prompts=size), root)
+        folder = place / folder_name(replace(settings, prompts=size), root, request.engine)
         if (examples := stored_examples(folder)) is not None:
             return folder, examples
     if limited and (chosen := _count_of_the_sweep(plan)):
         sizes, seconds = counts_up_to(sizes, chosen), None
     size, examples = _sample(plan, settings, request, others, sizes, seconds)
-    folder = place / folder_name(replace(settings, prompts=size), root)
+    folder = place / folder_name(replace(settings, prompts=size), root, request.engine)
     examples.write(folder)
     return folder, examples
 
@@ -358,10 +359,11 @@ def _sample(
     for side in (policy, reference):
         side.model.to(device)
     bar = progress_bar(bars_wanted(request.progress))
-    suite = suite_of(plan, start, settings, device, bar, Path(plan.train.output_root) / "samples")
+    suite = suite_of(plan, start, settings, request.engine, device, bar, Path(plan.train.output_root) / "samples")
     if len(sizes) > 1 and len(suite.questions) < 2:
         raise DataError(f"{counted(len(suite.questions), 'held-out prompt')} is too few for a KL with an interval")
-    facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling_of(settings)}
+    sampling = sampling_of(settings, request.engine)
+    facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling}
     parts: list[Examples] = []
     began, done, size = time.monotonic(), 0, sizes[0]
     for size in sizes:

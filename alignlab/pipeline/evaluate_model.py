@@ -138,7 +138,7 @@ def _folder(request: Evaluate, asked: _Asked) -> Path:
     """The folder of an evaluation: everything that decides its rows decides its name."""
     data = "" if request.data is None or asked.settings.questions else request.data.fingerprint()
     reference = "" if asked.reference is None else asked.reference.content
-    decided = [asked.policy.content, reference, folder_name(asked.settings, request.output_root), data]
+    decided = [asked.policy.content, reference, folder_name(asked.settings, request.output_root, request.engine), data]
     short = re.sub(r"[^\w.-]+", "_", asked.policy.name.rstrip("/")).strip("_.")[-60:]
     name = f"{short}-{digest(part.encode() for part in decided)[:8]}"
     return Path(request.output_root) / "evaluations" / name
@@ -162,8 +162,9 @@ def _sampled(request: Evaluate, asked: _Asked, others: dict[str, Callable[[], Mo
         sys.maxsize if request.data is None or asked.settings.questions else request.data.max_prompt_length,
         ScoringOptions(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, bar),
         Path(request.output_root) / "samples",
+        engine=request.engine,
     )
-    facts: dict[str, Any] = {"weights": policy.weights, "sampling": sampling_of(asked.settings)}
+    facts: dict[str, Any] = {"weights": policy.weights, "sampling": sampling_of(asked.settings, request.engine)}
     if reference is not None:
         facts["reference"] = reference.weights
     return sampled(suite, policy, reference, others, facts)

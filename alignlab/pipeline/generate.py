@@ -12,6 +12,7 @@ from alignlab.evaluation.questions import Question, read_questions
 from alignlab.judges.cache import Store
 from alignlab.pipeline.policies import Policy
 from alignlab.progress import Progress
+from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.synthesis.samples import sample_answers
 from alignlab.synthesis.settings import Synthesis
 from alignlab.training.setup import device_of
@@ -45,7 +46,7 @@ def generate(
     side.model.eval()
     kept = Store(Path(root) / "samples" / "prompts", "the answers are sampled again")
     prompts = [question.prompt for question in questions]
-    found = sample_answers(side, prompts, how, sys.maxsize, kept, progress)
+    found = sample_answers(side, prompts, how, HuggingFace(), sys.maxsize, kept, progress)
     rows = [row for question, answers in zip(questions, found.answers, strict=True) for row in _rows(question, answers)]
     return Generated(rows, sum(row["ended"] for row in rows), sum(bool(question.second) for question in questions))
 

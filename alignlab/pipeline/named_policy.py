@@ -11,6 +11,7 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.evaluation.suite import ModelSide
 from alignlab.pipeline.policies import Policy, finished_policy, policy_of_model
 from alignlab.pipeline.requested_runs import finished_plan, is_reward_model, requested_runs
+from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.runs.query import runs_of
 from alignlab.training.setup import load_initial_policy
 
@@ -28,7 +29,7 @@ def run_named(name: str, root: str, *, trust_remote_code: bool = False, with_pol
     )
     if not is_run or (is_place(name) and not (Path(name) / "run.json").is_file()):
         return None
-    asked = Evaluate(run=name, output_root=root, trust_remote_code=trust_remote_code)
+    asked = Evaluate(run=name, engine=HuggingFace(), output_root=root, trust_remote_code=trust_remote_code)
     found, ids = requested_runs(asked)
     if len(ids) > 1:
         text = f"is a sweep with several runs; name one of them: {', '.join(ids[:5])}"

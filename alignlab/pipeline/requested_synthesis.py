@@ -21,7 +21,12 @@ from alignlab.synthesis.settings import Synthesis
 
 def run_to_sample(wanted: Synthesize) -> Plan:
     """The plan of the finished run that `run` names. Raises ConfigError if it names none, several or a reward model."""
-    asked = Evaluate(run=wanted.run, output_root=wanted.output_root, trust_remote_code=wanted.trust_remote_code)
+    asked = Evaluate(
+        run=wanted.run,
+        engine=wanted.engine,
+        output_root=wanted.output_root,
+        trust_remote_code=wanted.trust_remote_code,
+    )
     root, ids = requested_runs(asked)
     if len(ids) > 1:
         text = f"is a sweep with several runs; name one of them: {', '.join(ids[:5])}"
@@ -59,6 +64,7 @@ def request_of(wanted: Synthesize, plan: Plan | None, judges: Mapping[str, Plan]
         Path(wanted.output_root),
         wanted.accelerator,
         bar_or_lines(wanted.progress),
+        wanted.engine,
     )
 
 

@@ -54,6 +54,7 @@ def run_rounds(first: Plan, plan_round: PlanRound, overrides: list[str]) -> Iter
                 Path(train.output_root),
                 train.trainer.accelerator,
                 bar_or_lines(train.trainer.progress),
+                train.engine,
             )
         )
         plan = plan_round(made.file, before)

@@ -20,6 +20,7 @@ from alignlab.evaluation.summary import summarise
 from alignlab.integrity import set_aside
 from alignlab.judges.base import Judge
 from alignlab.models.lineage import weights_fingerprint
+from alignlab.rollout.engines.base import Engine
 from alignlab.runs.directory import RunDir
 from alignlab.training.trackers import open_trackers
 
@@ -103,14 +104,15 @@ def stored_pairs(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def folder_name(settings: Evaluation, root: str) -> str:
+def folder_name(settings: Evaluation, root: str, engine: Engine) -> str:
     """Name of an evaluation's folder: 8 hex digits of a digest of all that determines its rows before judging."""
     files = [path_digest(file) if file else "" for file in (settings.questions, settings.pairs)]
     folders = [RunDir.of(root, name).policy for name in settings.baselines] + [Path(n) for n in settings.baselines]
     files += [weights_fingerprint(str(folder)) for folder in folders if folder.is_dir()]
     decided = (settings.prompts, files, settings.samples, settings.baselines)
     sampling = (settings.max_new_tokens, settings.temperature, settings.seed)
-    return digest([repr((decided, sampling)).encode()])[:8]
+    by = [engine.identity.encode()] if engine.identity else []
+    return digest([repr((decided, sampling)).encode(), *by])[:8]
 
 
 def stored_examples(folder: Path, otherwise: str = "its answers are sampled again") -> Examples | None:

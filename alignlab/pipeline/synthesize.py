@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from alignlab.judges.cache import Store
 from alignlab.locks import file_lock
 from alignlab.pipeline.policies import Policy
 from alignlab.progress import Progress
+from alignlab.rollout.engines.base import Engine
+from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.runs.directory import now
 from alignlab.spelling import counted
 from alignlab.synthesis.output import copy_rows, finished, rows_file, write_rows
@@ -42,6 +44,7 @@ class Request:
     source: data whose training rows give the prompts; None if `how.questions` names a file of them.
     judge:  judge that scores the answers, and its name; None if the data's own answers are preferred.
     root:   output root.
+    engine: samples the answers.
     """
 
     how: Synthesis
@@ -51,6 +54,7 @@ class Request:
     root: Path
     accelerator: str
     progress: Progress
+    engine: Engine = field(default_factory=HuggingFace)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ def _decided(request: Request, how: Synthesis, prompts: Prompts) -> dict[str, An
         "policy": request.policy.content,
         "judge": "" if request.judge is None else request.judge[1].fingerprint(),
         "settings": settings,
+        **({"engine": request.engine.identity} if request.engine.identity else {}),
         "prompts": {
             "number": len(prompts.rows),
             "of": prompts.found,
@@ -188,7 +193,7 @@ def _make(request: Request, how: Synthesis, prompts: Prompts) -> _Made:
 def _samples(request: Request, how: Synthesis, prompts: Prompts, side: ModelSide) -> Samples:
     kept = Store(request.root / "samples" / "prompts", "the answers are sampled again")
     asked = [row.prompt for row in prompts.rows]
-    return sample_answers(side, asked, how, _longest(request) or sys.maxsize, kept, request.progress)
+    return sample_answers(side, asked, how, request.engine, _longest(request) or sys.maxsize, kept, request.progress)
 
 
 def _scores(

@@ -42,6 +42,30 @@ def uniforms(seed: int, prompt: str | Sequence[int], number: int, count: int) ->
     return np.random.default_rng([seed, number, *key]).random(count)
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What decides an answer, besides the weights and the settings of sampling.
+
+    seed:   seed of the run.
+    prompt: the prompt as text or token ids.
+    number: number of the sample among those of the prompt.
+    """
+
+    seed: int
+    prompt: str | Sequence[int]
+    number: int
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """[count] numbers in [0, 1), one per token."""
+        return uniforms(self.seed, self.prompt, self.number, count)
+
+    @property
+    def key(self) -> int:
+        """A seed of 63 bits, for an engine that draws its random numbers itself."""
+        text = self.prompt.encode() if isinstance(self.prompt, str) else self.prompt
+        return int(np.random.default_rng([self.seed, self.number, *text]).integers(2**63 - 1))
+
+
 def draw(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -62,14 +86,7 @@ def draw(
     Raises DataError if prompt and answer exceed the model's positions, and NotEnoughMemoryError if there is not enough
     memory for a single answer.
     """
-    room = getattr(innermost(model).config, "max_position_embeddings", None)
-    longest = max(map(len, prompts), default=0)
-    if room is not None and longest + how.max_new_tokens > room:
-        raise DataError(
-            f"a prompt has {counted(longest, 'token')}, "
-            f"an answer up to {how.max_new_tokens}, and the model {counted(room, 'position')}\n"
-            f"  type: {how.group}.max_new_tokens={max(1, room - longest)}"
-        )
+    refuse_too_long(prompts, how, getattr(innermost(model).config, "max_position_embeddings", None))
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
     batches = [order[start : start + how.batch_size] for start in range(0, len(order), how.batch_size)]
     training, most = model.training, how.batch_size
@@ -90,6 +107,17 @@ def draw(
     finally:
         model.train(training)
     return [samples[i] for i in range(len(prompts))]
+
+
+def refuse_too_long(prompts: Sequence[Sequence[int]], how: Sampling, room: int | None) -> None:
+    """Raise DataError if a prompt and its answer may exceed `room` positions. None is no limit."""
+    longest = max(map(len, prompts), default=0)
+    if room is not None and longest + how.max_new_tokens > room:
+        raise DataError(
+            f"a prompt has {counted(longest, 'token')}, "
+            f"an answer up to {how.max_new_tokens}, and the model {counted(room, 'position')}\n"
+            f"  type: {how.group}.max_new_tokens={max(1, room - longest)}"
+        )
 
 
 def _within_memory(

@@ -12,7 +12,8 @@ from alignlab.data.template import prompt_text
 from alignlab.evaluation.suite import ModelSide
 from alignlab.judges.cache import Store
 from alignlab.progress import Progress
-from alignlab.rollout.sampling import draw, uniforms
+from alignlab.rollout.engines.base import Engine
+from alignlab.rollout.sampling import Draw
 from alignlab.spelling import counted
 from alignlab.synthesis.settings import Synthesis
 
@@ -36,7 +37,13 @@ class Samples:
 
 
 def sample_answers(
-    side: ModelSide, prompts: Sequence[Prompt], how: Synthesis, longest: int, kept: Store, progress: Progress
+    side: ModelSide,
+    prompts: Sequence[Prompt],
+    how: Synthesis,
+    engine: Engine,
+    longest: int,
+    kept: Store,
+    progress: Progress,
 ) -> Samples:
     """`how.samples` answers to each prompt, sampled or read from the store.
 
@@ -45,11 +52,12 @@ def sample_answers(
              the settings of sampling, whatever the other prompts are.
 
     Prompts of similar length are sampled together, the longest first.
+    Raises EngineError if the engine does not have the policy's weights.
     """
     template = side.template
     whole = [template.prompt_ids(prompt) for prompt in prompts]
     ids = [tokens[-longest:] for tokens in whole]
-    requests = [_request(side, tokens, how) for tokens in ids]
+    requests = [_request(side, tokens, how, engine) for tokens in ids]
     found = {i: reply["answers"] for i, request in enumerate(requests) if (reply := kept.get(request)) is not None}
     waiting = sorted((i for i in range(len(prompts)) if i not in found), key=lambda i: -len(ids[i]))
     if found and waiting:
@@ -57,9 +65,14 @@ def sample_answers(
     at_once = max(1, how.batch_size // how.samples)
     batches = [waiting[start : start + at_once] for start in range(0, len(waiting), at_once)]
     numbers = range(how.samples)
+    sampler = engine.sampler()
+    if batches:
+        sampler.update(side.model)
     for batch in progress(batches, "sampling"):
-        uniform = [uniforms(how.seed, prompt_text(prompts[i]), n, how.max_new_tokens) for i in batch for n in numbers]
-        drawn = draw(side.model, [ids[i] for i in batch for _ in numbers], uniform, how, template.ends)
+        draws = [Draw(how.seed, prompt_text(prompts[i]), n) for i in batch for n in numbers]
+        asked = [ids[i] for i in batch for _ in numbers]
+        drawn = sampler.sample(asked, draws, how, template.ends)
+        engine.check(side.model, asked, drawn, how)
         for place, i in enumerate(batch):
             samples = drawn[place * how.samples : (place + 1) * how.samples]
             found[i] = [{"ids": sample.ids, "ended": sample.ended} for sample in samples]
@@ -71,7 +84,7 @@ def sample_answers(
     return Samples(texts, sum(len(tokens) > longest for tokens in whole))
 
 
-def _request(side: ModelSide, prompt: list[int], how: Synthesis) -> dict[str, Any]:
+def _request(side: ModelSide, prompt: list[int], how: Synthesis, engine: Engine) -> dict[str, Any]:
     """Everything that decides the answers to a prompt."""
     return {
         "policy": side.weights,
@@ -81,4 +94,5 @@ def _request(side: ModelSide, prompt: list[int], how: Synthesis) -> dict[str, An
         "seed": how.seed,
         "max_new_tokens": how.max_new_tokens,
         "temperature": how.temperature,
+        **({"engine": engine.identity} if engine.identity else {}),
     }

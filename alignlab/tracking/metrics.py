@@ -95,8 +95,8 @@ ROLLOUTS: dict[str, str] = {
     "completions/clipped_ratio": "share of answers that were cut off",
     "completions/distinct_frac": "number of different answers / number of answers",
     "reward_std": "standard deviation of the scores of a prompt's answers, mean over prompts",
-    "sampling/sampling_logp_difference/mean": "policy gradient: mean distance between a token's log-probability in "
-    "sampling and in training, before the policy is trained on it (nats per token)",
+    "sampling/sampling_logp_difference/mean": "policy gradient, or an engine with weights of its own: mean distance "
+    "between a token's log-probability in sampling and in training, before the policy learns from it (nats per token)",
     "frac_reward_zero_std": "share of prompts whose answers all have the same score",
 }
 

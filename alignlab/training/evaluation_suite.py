@@ -21,6 +21,7 @@ from alignlab.judges.base import Judge
 from alignlab.lab.world import World
 from alignlab.models.reference import ScoringOptions
 from alignlab.progress import Progress
+from alignlab.rollout.engines.base import Engine
 from alignlab.spelling import counted
 from alignlab.training.dataset import refuse_changed_data
 from alignlab.training.setup import InitialPolicy
@@ -43,10 +44,17 @@ def time_left(seconds: float, spent: float) -> float:
 
 
 def suite_of(
-    plan: Plan, start: InitialPolicy, settings: Evaluation, device: torch.device, progress: Progress, kept_in: Path
+    plan: Plan,
+    start: InitialPolicy,
+    settings: Evaluation,
+    engine: Engine,
+    device: torch.device,
+    progress: Progress,
+    kept_in: Path,
 ) -> Suite:
     """The prompts of an evaluation with its settings. Prompts come from a file or from the run's held-out rows.
 
+    engine:  samples the answers.
     kept_in: folder of sampled answers, which later evaluations reuse.
     """
     questions, world = questions_of(_rows(plan, start, settings.questions), settings.prompts), plan.train.data.world
@@ -57,12 +65,14 @@ def suite_of(
         ScoringOptions(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, progress),
         kept_in,
         all_prompts=world is not None and not settings.questions and len(questions) == world.prompts,
+        engine=engine,
     )
 
 
-def sampling_of(settings: Evaluation) -> str:
+def sampling_of(settings: Evaluation, engine: Engine) -> str:
     """A text of the settings that determine sampled answers, besides the weights and the prompts."""
-    return f"{counted(settings.max_new_tokens, 'token')}, temperature {settings.temperature}, seed {settings.seed}"
+    by = f", {engine.identity}" if engine.identity else ""
+    return f"{counted(settings.max_new_tokens, 'token')}, temperature {settings.temperature}, seed {settings.seed}{by}"
 
 
 def cap_to_horizon(settings: Evaluation, world: World | None) -> Evaluation:

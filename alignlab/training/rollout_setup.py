@@ -59,6 +59,7 @@ def online_policy(
         gold=_scorer(gold) if gold is not None and judge != gold else None,
         critic=critic.to(device) if critic is not None else None,
         closed=closed,
+        engine=train.engine,
     )
 
 

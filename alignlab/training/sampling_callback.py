@@ -68,6 +68,7 @@ class EvaluationCallback(pl.Callback):
             plan,
             start,
             cap_to_horizon(config.evaluation, world),
+            config.engine,
             device_of(config.trainer.accelerator),
             progress_bar(bars_wanted(config.trainer.progress)),
             run.path / "samples",
@@ -128,7 +129,7 @@ class EvaluationCallback(pl.Callback):
     def evaluate(self, policy: Any, step: int) -> None:
         """Sample answers of the policy after `step` updates, have them judged, and store and log the results."""
         side = replace(self._reference, model=policy, weights=f"{self._run.id} after {counted(step, 'update')}")
-        facts = {"weights": side.weights, "sampling": sampling_of(self._suite.settings)}
+        facts = {"weights": side.weights, "sampling": sampling_of(self._suite.settings, self._suite.engine)}
         before = self._spent
         examples = self._sampled(self._suite, side, facts)
         self._expected = self._spent - before

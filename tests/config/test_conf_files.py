@@ -55,6 +55,7 @@ NEEDS = {
     "model/smollm2_135m": ["data=hh_rlhf", "model.origin=hub"],
     "data/support_desk": ["model=tiny"],
     "benchmark/lm_eval": ["benchmark.lm_eval.tasks=[ifeval]"],
+    "engine/vllm": ["engine.server=http://127.0.0.1:8000"],  # the package vllm need not be installed
     "judge/gold": ["judge.gold.function=math:dist"],
     "judge/llm": ["judge.llm.model=m", "judge.llm.base_url=http://127.0.0.1:1/v1"],
     "judge/reward_model": ["judge.reward_model.model=org/model"],

@@ -121,7 +121,7 @@ EXPLAINED = [
     ("eval_strategy=steps", "count updates"),
     ("resume_from_checkpoint=true", "type the same command again"),
     ("deepspeed=ds.json", "trainer.devices=<number of devices of a run>"),
-    ("use_vllm=true", "there is no vLLM"),
+    ("use_vllm=true", "engine=vllm samples with vLLM"),
     ("packing=true", "trainer.layout=plain"),
     ("use_weighting=true", "objective=wpo"),
     ("ld_alpha=0.5", "objective=ld_dpo objective.alpha=<alpha>"),

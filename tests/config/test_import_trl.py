@@ -203,6 +203,12 @@ def test_an_argument_becomes_words_or_a_note(
     assert {name for name, _ in found.notes} - {"per_device_train_batch_size", "eval_dataset"} == {left_out} - {""}
 
 
+def test_vllm_samples_the_answers_of_an_online_training(tmp_path: Path) -> None:
+    assert import_trl(written(tmp_path, use_vllm=True), "grpo").words[:2] == ["engine=vllm", "objective=grpo"]
+    assert import_trl(written(tmp_path, use_vllm=False), "grpo").words[0] == "objective=grpo"
+    assert "use_vllm" in dict(import_trl(written(tmp_path, use_vllm=True), "dpo").notes)
+
+
 def test_a_reward_model_is_the_reward(tmp_path: Path) -> None:
     words = import_trl(written(tmp_path, reward_model_name_or_path="org/reward"), "rloo").words
     assert {"reward=reward_model", "reward.model=org/reward", "reward.run=[]"} <= set(words)

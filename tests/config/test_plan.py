@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 import pytest
@@ -12,6 +13,8 @@ from alignlab.config.plan import Plan, plan
 from alignlab.errors import ConfigError
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.adapters.none import FullFineTuning
+from alignlab.rollout.engines.huggingface import HuggingFace
+from tests.rollout.engines.engines import SERVER
 
 pytestmark = pytest.mark.usefixtures("hydra_conf")
 
@@ -76,3 +79,27 @@ def test_a_later_setting_is_part_of_an_id_only_if_it_is_changed(hydra_conf: None
     words = ["experiment=support_desk_dpo_smollm2", "model.origin=hub"]
     assert planned(*words).id == planned(*words, "data.template=auto").id == "dpo-ad6338000dbc"
     assert planned(*words, "data.template=none").id != "dpo-ad6338000dbc"
+
+
+def test_an_engine_counts_in_the_id_only_if_it_can_change_what_the_run_learns_from() -> None:
+    """vLLM does for an online objective. Its settings, and engines of offline objectives, do not."""
+    online, vllm = ("objective=grpo", "tracking=none"), ("engine=vllm", SERVER)
+    default = planned(*online)
+    assert default.train.engine == HuggingFace()
+    assert (default.id, default.kinds["engine"]) == ("grpo-2d63e868bd50", "huggingface"), "as before there were engines"
+    other = planned(*online, *vllm)
+    assert other.id not in (default.id, "")
+    assert planned(*online, *vllm, "engine.concurrency=3").id == other.id
+    assert planned("tracking=none").id == planned("tracking=none", *vllm).id
+
+
+def test_an_engine_that_has_no_effect_or_gets_no_whole_weights_is_refused(tmp_path: Path) -> None:
+    rows = Path(__file__).parents[1] / "fixtures" / "candidates.jsonl"
+    words = ("engine=vllm", SERVER, "model=tiny", "tracking=none")
+    with pytest.raises(ConfigError, match="answers are chosen among candidates"):
+        planned(*words, "data=candidates", f"data.path={rows}", "objective=rloo")
+    with pytest.raises(ConfigError) as error:
+        planned("engine=vllm", "engine.server=nowhere", "engine.eager=true", "engine.cache_gb=0", "tracking=none")
+    assert sorted(problem.key for problem in error.value.problems) == [
+        "engine.cache_gb", "engine.cache_gb", "engine.eager", "engine.server",
+    ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alignlab.callbacks.base import Callback
-from alignlab.contracts import data, judges, models, optim, training
+from alignlab.contracts import data, engines, judges, models, optim, training
 from alignlab.contracts.base import Contract, promise
 from alignlab.contracts.table import CONTRACTS
 from alignlab.data.rows import Loaded, Pair, Split
@@ -28,10 +28,12 @@ from alignlab.optim.adamw import AdamW
 from alignlab.optim.base import schedules
 from alignlab.optim.rmsprop import RMSprop
 from alignlab.optim.schedules.base import Schedule
+from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.strategies.auto import Auto
 from alignlab.strategies.base import Strategy
 from alignlab.strategies.ddp import DDP
 from alignlab.tracking.sinks.csv import Csv
+from tests.rollout.engines.engines import Other
 
 
 def length(prompt: str, answer: str) -> float:
@@ -49,6 +51,8 @@ OWN: list[tuple[str, Any]] = [
     ("peft", LoRA()),
     ("peft", DoRA()),
     ("peft", VeRA(r=8)),
+    ("engine", HuggingFace()),
+    ("engine", Other(off=0.04)),
     ("tracking", Csv()),
     ("strategy", Auto()),
     ("strategy", DDP(find_unused=True)),
@@ -151,6 +155,10 @@ BROKEN: list[tuple[Contract, Any, str]] = [
     (training.it_builds_a_strategy_of_lightning, NoStrategy(), "build returns a str"),
     (training.metrics_are_defined_numbers, Unknown(), "without a definition in tracking/metrics.py: my/number"),
     (training.metrics_are_defined_numbers, Unknown(), "my/number has 2 numbers, not one"),
+    (engines.it_has_the_weights_of_the_last_update, Other(off=0.06), "after update 1, log-probabilities differ"),
+    (engines.it_has_the_weights_of_the_last_update, Other(stale=True), "after update 2, log-probabilities differ"),
+    (engines.it_has_the_weights_of_the_last_update, Other(silent=True), "samples have no log-probabilities"),
+    (engines.answers_end_where_they_should, Other(endless=True), "with the end tokens (0, 5) has ended=False"),
     (models.every_item_has_a_score, Guess(), "luck has other scores"),
     (models.every_item_has_a_score, Guess(), "none has 0 scores"),
 ]

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignlab.errors import ModelError
 from alignlab.models.adapters.lora import LoRA
+from alignlab.models.merging import save_whole
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.tiny import Tiny
 
@@ -113,3 +114,36 @@ def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> N
     model.save_pretrained(base)
     with pytest.raises(ModelError, match=r"q_proj.lora_A.weight is \[2, 16\]"):
         Hub(name=str(tmp_path / "adapter")).load()
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_policy_is_saved_whole_while_it_trains(base: Path, tmp_path: Path, dora: bool) -> None:
+    """The folder has the adapter merged in, or is the base if the adapter is switched off. The policy stays as it is.
+
+    A generation config that transformers refuses to write is no obstacle.
+    """
+    start = AutoModelForCausalLM.from_pretrained(base)
+    start.generation_config.temperature = 0.6
+    before = start(IDS).logits
+    policy = trained(start, tmp_path / "adapter", target_modules="all-linear", use_dora=dora)
+    weights = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    save_whole(policy, tmp_path / "whole")
+    with policy.disable_adapter():
+        save_whole(policy, tmp_path / "start")
+    assert {name: torch.equal(tensor, weights[name]) for name, tensor in policy.state_dict().items()} == dict.fromkeys(
+        weights, True
+    )
+    assert policy.get_base_model().generation_config.temperature == 0.6
+    whole, same = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("whole", "start"))
+    assert torch.equal(same(IDS).logits, before)
+    assert torch.allclose(whole(IDS).logits, policy(IDS).logits, atol=1e-5)
+    assert (whole(IDS).logits - before).abs().max() > 0.01
+    start = AutoModelForCausalLM.from_pretrained(base)
+    save_whole(start, tmp_path / "plain")
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "plain")(IDS).logits, before)
+
+
+def test_an_adapter_on_tied_weights_is_not_saved_whole(base: Path, tmp_path: Path) -> None:
+    policy = trained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter", target_modules=["lm_head"])
+    with pytest.raises(ModelError, match="share their weights"):
+        save_whole(policy, tmp_path / "whole")

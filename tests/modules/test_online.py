@@ -14,7 +14,7 @@ import torch
 from alignlab.data.datamodule import AlignmentData, MicroBatches
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.tokenize import PromptTokens
-from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
+from alignlab.errors import DivergedError, EngineError, NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
 from alignlab.models.heads import HeadCritic, NetworkCritic, with_scalar_head
 from alignlab.models.reference import frozen_copy
 from alignlab.models.sources.tiny import Tiny
@@ -36,6 +36,7 @@ from alignlab.tracking.metrics import check_known
 from alignlab.training.data_shapes import shape_of
 from tests.modules.cases import END, SHARED, Trained, in_one_dtype, train
 from tests.modules.test_memory import refuse, warnings_of
+from tests.rollout.engines.engines import Other
 
 LETTERS = "abcdef"
 # A batch of eight has four distinct prompts, twice each. The data's answers are "aab" to "af", "bab" to "bf" and so on.
@@ -416,3 +417,42 @@ def test_held_out_prompts_are_always_answered_from_the_same_numbers(tmp_path: Pa
     assert {k: v for k, v in again.items() if k != "train/global_step"} == {
         k: v for k, v in first.items() if k != "train/global_step"
     }
+
+
+@pytest.mark.parametrize("objective", [GRPO(beta=0.05, samples=4), PPO(kl_coef=0.05), SPIN(beta=0.1)], ids=name)
+def test_log_probabilities_are_the_policy_s_whatever_the_engine_says(objective: Online, tmp_path: Path) -> None:
+    """An engine whose log-probabilities are off trains the same policy. How far they are off is logged."""
+    rollout = short(epochs=2)
+    exact = run(build(objective, rollout), tmp_path / "exact", 4)
+    module = build(objective, rollout)
+    module.context = replace(module.context, engine=Other(off=0.04))
+    found = run(module, tmp_path / "other", 4)
+    metric = "train/sampling/sampling_logp_difference/mean"
+    assert [row[metric] for row in found.steps] == pytest.approx([0.04] * 4, abs=1e-6)
+    for ours, theirs in zip(found.steps, exact.steps, strict=True):
+        assert {key: value for key, value in ours.items() if key != metric} == pytest.approx(
+            {key: value for key, value in theirs.items() if key != metric}, abs=1e-5
+        )
+    assert found.held_out == pytest.approx(exact.held_out, abs=1e-5)
+
+
+def test_an_engine_that_keeps_old_weights_is_refused(tmp_path: Path) -> None:
+    """It answers with the right weights at first. The second batch of rollouts comes from the policy of before."""
+    for objective in (GRPO(beta=0.05, samples=4), OnlineDPO(beta=0.1, samples=4)):
+        module = build(objective, short(), lr=0.3)
+        module.context = replace(module.context, engine=Other(off=0.0, stale=True))
+        with pytest.raises(EngineError, match="the engine has other weights"):
+            run(module, tmp_path, 3)
+        assert module.global_step == 1
+
+
+def test_an_engine_without_log_probabilities_trains_only_if_told(tmp_path: Path) -> None:
+    module = build(GRPO(beta=0.05, samples=4), short())
+    module.context = replace(module.context, engine=Other(silent=True))
+    with pytest.raises(EngineError, match="unchecked"):
+        run(module, tmp_path, 1)
+    module = build(GRPO(beta=0.05, samples=4), short())
+    module.context = replace(module.context, engine=Other(silent=True, unchecked=True))
+    (row,) = run(module, tmp_path, 1).steps
+    assert "train/sampling/sampling_logp_difference/mean" not in row
+    assert row["train/objective/kl"] == pytest.approx(0.0, abs=1e-6)

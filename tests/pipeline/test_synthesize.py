@@ -16,7 +16,7 @@ from alignlab.judges.base import Comparison, Judged, Judgement, JudgingCost, Ver
 from alignlab.judges.cache import Store
 from alignlab.judges.human import Human
 from alignlab.lab.support_desk import exchanges
-from alignlab.synthesis import samples
+from alignlab.rollout.engines import huggingface
 from tests.judges.server import Served, serving
 
 Run = Callable[..., Any]
@@ -122,7 +122,7 @@ def test_rankings_in_parquet_from_a_file_of_conversations(alignlab: Run) -> None
 def test_a_stopped_command_goes_on_where_it_was(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is stopped between two stored prompts. Then only the other prompts are sampled, and nothing is done twice."""
     drawn: list[int] = []
-    put, draw = Store.put, samples.draw
+    put, draw = Store.put, huggingface.draw
 
     def counting(model: Any, prompts: Sequence[Any], *rest: Any) -> Any:
         drawn.append(len(prompts))
@@ -133,7 +133,7 @@ def test_a_stopped_command_goes_on_where_it_was(alignlab: Run, monkeypatch: pyte
             raise KeyboardInterrupt
         put(store, request, reply)
 
-    monkeypatch.setattr(samples, "draw", counting)
+    monkeypatch.setattr(huggingface, "draw", counting)
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", stopping)
         stopped = alignlab("synthesize", *DESK, *RULE, "synthesis.batch_size=3")

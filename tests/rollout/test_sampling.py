@@ -23,7 +23,7 @@ from alignlab.evaluation.exact import completion_logps
 from alignlab.lab.world import World
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.sources.tiny import Tiny
-from alignlab.rollout.sampling import Sample, draw, uniforms
+from alignlab.rollout.sampling import Draw, Sample, draw, uniforms
 from alignlab.rollout.settings import Sampling
 
 FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
@@ -219,3 +219,13 @@ def test_each_of_several_tokens_ends_an_answer() -> None:
         assert answer.ids == whole[: first + 1]
         assert answer.ended == (first < len(whole)) == (answer.ids[-1] in ends)
     assert len({answer.ids[-1] for answer in found if answer.ended}) > 1, "they end with different tokens"
+
+
+def test_what_decides_an_answer_gives_numbers_and_a_seed() -> None:
+    """Equal draws have equal seeds of 63 bits, and draws that differ in one thing have others. Text is its bytes."""
+    one = Draw(1, [97, 98], 2)
+    assert np.array_equal(one.uniforms(4), uniforms(1, "ab", 2, 4))
+    assert one.key == Draw(1, "ab", 2).key == 6961323569502313672
+    keys = {draw.key for draw in (one, Draw(2, "ab", 2), Draw(1, "ac", 2), Draw(1, "ab", 3), Draw(1, "", 2))}
+    assert len(keys) == 5
+    assert all(0 <= key < 2**63 for key in keys)

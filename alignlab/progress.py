@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.inert import MOST_OF_OUTPUT, one_line, visible
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,6 @@ def progress_bar(enabled: bool) -> Progress:
     """A Progress that shows a bar if `enabled`."""
 
     def shown(items: Iterable[Any], what: str) -> Iterable[Any]:
-        return tqdm(items, desc=what, disable=not enabled, leave=False)
+        return tqdm(items, desc=one_line(what), disable=not enabled, leave=False)
 
     return shown

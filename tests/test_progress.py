@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import pytest
@@ -24,3 +25,12 @@ def test_lines_with_the_time_left(caplog: pytest.LogCaptureFixture, monkeypatch:
     caplog.clear()
     assert list(progress.bar_or_lines(False)(range(8), "sampling")) == list(range(8))
     assert caplog.records == []
+
+
+def test_a_bar_shows_the_text_of_others_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a bar counts may have the name of a file, a judge or a run."""
+    shown = io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    assert list(progress.progress_bar(True)([1, 2], "a\x1b[31m\nb\u202e")) == [1, 2]
+    assert "a\\x1b[31m b\\u202e" in shown.getvalue()
+    assert "\x1b[31m" not in shown.getvalue()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignlab.inert import MOST, one_line
 from alignlab.statistics.comparison import label
 from alignlab.tracking.metrics import CHOOSES, CHOSEN
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# A bar that begins another cell, and the beginning of a tag or a comment of HTML, unless it is escaped.
+_ENDS_A_CELL = re.compile(r"(?<!\\)\||<(?=[A-Za-z/!?])")
 
 # metric -> (heading, format); a column is shown if at least one run has the metric
 COLUMNS = {
@@ -127,9 +132,13 @@ def objectives(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> lis
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
+    """A Markdown table. No cell ends its column, holds HTML or controls a terminal; other markup in cells stays."""
+    lines = ["| " + " | ".join(map(_cell, header)) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(map(_cell, cells)) + " |" for cells in rows)])
+
+
+def _cell(text: str) -> str:
+    return _ENDS_A_CELL.sub(r"\\\g<0>", one_line(text, MOST))
 
 
 def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:

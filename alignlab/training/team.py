@@ -195,10 +195,18 @@ def store_of_cluster(place: Place) -> Any:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         store, _, _ = next(iter(dist.rendezvous("env://")))
         return store
+    host, port = address_of_slurm()
+    return dist.TCPStore(host, port, is_master=place.rank == 0, wait_for_workers=False)
+
+
+def address_of_slurm() -> tuple[str, int]:
+    """(host, port) where the first process of a job step listens; MASTER_ADDR and MASTER_PORT decide otherwise."""
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
-    cluster = SLURMEnvironment(auto_requeue=False)
-    return dist.TCPStore(cluster.main_address, cluster.main_port, is_master=place.rank == 0, wait_for_workers=False)
+    given = os.environ
+    first = SLURMEnvironment.resolve_root_node_address(given.get("SLURM_STEP_NODELIST", "127.0.0.1"))
+    number = int(given.get("SLURM_JOB_ID", "0")) + 101 * int(given.get("SLURM_STEP_ID", "0"))
+    return given.get("MASTER_ADDR", first), int(given.get("MASTER_PORT", 15_000 + number % 10_000))
 
 
 def follow(place: Place, store: Any, *, stay: bool) -> int:

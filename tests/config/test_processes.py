@@ -43,7 +43,7 @@ def test_a_batch_is_divided_equally(settings: dict[str, Any], said: str) -> None
     ],
 )
 def test_the_start_and_the_config_agree(
-    place: Place, settings: dict[str, int], key: str, said: str, monkeypatch: pytest.MonkeyPatch
+    place: Place, settings: dict[str, Any], key: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("alignlab.config.schemas.given_place", lambda: place)
     found = list(problems_of_start(Trainer(**settings)))

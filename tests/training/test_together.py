@@ -21,7 +21,7 @@ import torch.distributed as dist
 from alignlab.errors import ConfigError, DivergedError, ProcessError
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
-from alignlab.training.team import _pickled, is_of_connection
+from alignlab.training.team import _pickled, address_of_slurm, is_of_connection
 from alignlab.training.together import _refuse_too_few
 from tests.training.test_training import at_step
 
@@ -122,8 +122,8 @@ def test_two_processes_of_torchrun_are_one(alignlab: CLI, tmp_path: Path) -> Non
 def test_srun_needs_no_word_of_config(alignlab: CLI, tmp_path: Path) -> None:
     """The variables are those that `srun` sets. A verb other than `train` is run by the first process only."""
     common = {
-        "SLURM_JOB_ID": "4711", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NTASKS": "2",
-        "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": "29631", "MASTER_ADDR": "127.0.0.1",
+        "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "alignlab",
     }  # fmt: skip
     places = {rank: {**common, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (0, 1)}
     train = [sys.executable, "-m", "alignlab", "train", *SHORT, *RUNS["dpo"], "output_root=two"]
@@ -192,6 +192,24 @@ def test_too_few_devices(kind: str, has: int, wanted: int, fits: bool, monkeypat
     else:
         with pytest.raises(ConfigError, match=f"trainer.devices = {wanted}"):
             _refuse_too_few(kind, wanted)
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({"SLURM_STEP_NODELIST": "node[07-08,12]", "SLURM_JOB_ID": "1234567"}, ("node07", 19_567)),
+        ({"SLURM_STEP_NODELIST": "a,b", "SLURM_JOB_ID": "5", "SLURM_STEP_ID": "2"}, ("a", 15_207)),
+        ({"SLURM_STEP_NODELIST": "a", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}, ("10.0.0.1", 29_500)),
+    ],
+)
+def test_where_the_first_process_of_a_job_step_listens(
+    variables: dict[str, str], address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert address_of_slurm() == address
 
 
 @pytest.mark.parametrize(

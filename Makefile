@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo check test test-slow fuzz test-docs test-pythons setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
+.PHONY: demo check test test-slow fuzz stress test-docs test-pythons setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
@@ -24,6 +24,11 @@ test-slow: $(READY) ## all tests but those of `make fuzz`, the slow ones include
 fuzz: $(READY) ## wrong command lines, data files, models and torn files, over 700; at most 20 minutes on 2 cores
 	ALIGNLAB_FUZZ_OUTCOMES=docs/reference/faults.json $(BIN)/python -m pytest -n 2 --dist loadfile -m fuzz tests/fuzz
 	$(BIN)/python -m scripts.faults docs/reference/faults.json docs/reference/faults.md
+
+STRESS ?= outputs/stress
+
+stress: $(READY) ## 200 small runs of which 32 are killed, the command twice: at most 15 minutes on 2 cores; option: STRESS=<folder>
+	$(BIN)/python -m tests.stress.sweep $(STRESS)
 
 test-docs: $(READY) ## run the commands and notebooks of the documentation as they are written, and build the site
 	$(BIN)/python -m pytest -n 0 -m slow tests/test_docs_commands.py

@@ -52,7 +52,20 @@ def start_attempt(
     done:  updates in the training state that the run resumes from; 0 if it starts anew.
     facts: further entries of the record. A vectorized run has the number of points that are trained as one model
            (`stacked`) and the id of the first point of that group (`stack`).
+
+    Raises OutputError if the run's directory can't be written. What an earlier attempt saved is still there then.
     """
+    try:
+        return _start(plan, run, group, overrides, done=done, **facts)
+    except OSError as error:
+        if reason := _why_not_written(error, run):
+            raise OutputError(reason) from error
+        raise
+
+
+def _start(
+    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], *, done: int, **facts: Any
+) -> list[str]:
     return run.start(
         OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
         fresh=not done,

@@ -787,6 +787,38 @@ def test_a_diverged_run_is_run_again_with_rerun(alignlab: Run) -> None:
 
 
 @pytest.mark.usefixtures("sft_parent")
+@pytest.mark.slow
+def test_a_disk_that_is_full_when_a_run_resumes(
+    alignlab: Run, rows: Any, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", *LONG]
+    assert alignlab(*command, "output_root=whole").code == 0
+    (whole,) = Path("whole/runs").glob("dpo-*[0-9a-f]")
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    run = RunDir(RUNS / whole.name)
+    (parent,) = Path("whole/runs").glob("sft-*[0-9a-f]")
+    shutil.copytree(parent, RUNS / parent.name)
+    run.path.symlink_to(small_disk)
+    with monkeypatch.context() as patched:
+        at_step(patched, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert alignlab(*command).code == 130
+    state, metrics = run.checkpoint.read_bytes(), run.metrics.read_bytes()
+    filler = small_disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    full = alignlab(*command)
+    assert full.code in (1, 2), full.err
+    assert "the disk is full" in full.err
+    assert "make room, and the same command resumes" in full.err
+    assert "Traceback" not in full.err
+    assert (run.checkpoint.read_bytes(), run.metrics.read_bytes()) == (state, metrics)
+    filler.unlink()
+    assert alignlab(*command).code == 0
+    assert run.record()["resumed_from"] == 6
+    same_result(run.path, whole, rows)
+
+
 def test_signal_handlers_are_restored_after_a_crash(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning handles SIGTERM during training. If its handler stayed, it would swallow the signal of the next run."""
 

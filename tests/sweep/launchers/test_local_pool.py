@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,17 +97,6 @@ def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
         assert not any(other["id"] in told for other in records if other is not record)
     assert len(list(Path("outputs/runs").glob("sft-*/run.json"))) == 1
     assert len(list(Path("outputs/reference").rglob("*.safetensors"))) == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 200 kB, which `make_room` enlarges."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("launcher", ["serial", pytest.param("local", marks=pytest.mark.slow), "vectorized"])

@@ -34,7 +34,7 @@ def interpreters() -> dict[str, Path | None]:
 
 def steps(version: str, python: Path, wheel: Path, environment: Path) -> list[list[str | Path]]:
     """The commands that install the wheel for a Python in an environment of its own, and use it."""
-    constraint = ["--constraint", ROOT / "constraints.txt"] if version in CONSTRAINED else []
+    constraint: list[str | Path] = ["--constraint", ROOT / "constraints.txt"] if version in CONSTRAINED else []
     return [
         [python, "-m", "venv", environment],
         [environment / "bin/pip", "install", "--quiet", *constraint, wheel],

@@ -112,9 +112,16 @@ def connect(address: str) -> Any:
         try:
             ray.init(address=address or "local", log_to_driver=False, **own)
         except Exception as error:  # Ray raises many types; a bare Exception if it did not start in time
-            where = f"no Ray answers at {address}" if address else "no Ray can be started here"
-            raise AlignlabError(f"{where}: {str(error).splitlines()[0]}") from error
+            raise AlignlabError(_not_connected(address, error)) from error
     return ray
+
+
+def _not_connected(address: str, error: Exception) -> str:
+    """Why there is no Ray, and what to type."""
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if address:
+        return f"no Ray answers at {address}: {why}"
+    return f"no Ray can be started here: {why}\n  type: launcher=local   (processes on this machine, without Ray)"
 
 
 def _refuse_silent_address(address: str) -> None:

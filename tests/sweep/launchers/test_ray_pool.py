@@ -114,6 +114,18 @@ def test_what_the_machine_has_not_is_refused() -> None:
             RayPool(address="", cpus=cpus, gpus=gpus, **limits)._refuse_too_much(there)
 
 
+def test_a_ray_that_does_not_start_is_told_with_what_works_without_it() -> None:
+    """On a busy machine, Ray gives up after half a minute."""
+    from alignlab.sweep.launchers.ray_pool import _not_connected
+
+    told = _not_connected("", RuntimeError("The current node timed out during startup.\nmore"))
+    assert told.splitlines() == [
+        "no Ray can be started here: The current node timed out during startup.",
+        "  type: launcher=local   (processes on this machine, without Ray)",
+    ]
+    assert _not_connected("head:6379", ConnectionError()) == "no Ray answers at head:6379: ConnectionError"
+
+
 def test_without_the_package_nothing_is_started(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alignlab.checks.importlib.util.find_spec", lambda name: None)
     result = alignlab("train", *LAB, "-m", "seed=1,2", "launcher=ray", "launcher.cpus=0", "launcher.retries=-1")

@@ -6,14 +6,16 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from alignlab import hub
+from alignlab.config.plan import require_reachable
 from alignlab.data.sources.hh_rlhf import HHRLHF
 from alignlab.data.sources.pairs import Pairs
-from alignlab.errors import ModelError, UnreachableError
+from alignlab.errors import ConfigError, ModelError, UnreachableError
 from alignlab.models.generation import save_model
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
@@ -143,6 +145,21 @@ def test_rows_come_from_a_snapshot(cache: Path) -> None:
     assert loaded.rows[0].chosen.startswith("good")
 
 
+def test_all_that_is_out_of_reach_is_told_together() -> None:
+    """Of the runs that are still to be trained."""
+
+    def step(name: str, waiting: bool) -> Any:
+        train = SimpleNamespace(model=Hub(name=f"org/{name}"), data=Pairs(path="org/set"))
+        return SimpleNamespace(id=name, train=train, needs_training=lambda: waiting)
+
+    parent, done, run = step("parent", True), step("done", False), step("run", True)
+    with pytest.raises(ConfigError) as error:
+        require_reachable([SimpleNamespace(chain=lambda: [parent, done, run])])  # type: ignore[list-item]
+    told = [(problem.key, problem.value) for problem in error.value.problems]
+    assert told == [("model.name", "org/parent"), ("data.path", "org/set"), ("model.name", "org/run")]
+
+
+@pytest.mark.slow
 def test_training_starts_nothing_without_the_hub(alignlab: Run, tmp_path: Path) -> None:
     words = ["model=hub", "model.name=org/none", "data=hh_rlhf", "data.path=org/set", "tracking=none"]
     for sweep in ([], ["-m", "seed=1,2"]):

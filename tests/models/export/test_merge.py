@@ -62,14 +62,6 @@ def test_a_merged_adapter_is_the_policy(adapter: tuple[Any, Any, Path], tmp_path
     assert b"local_files_only" not in files["tokenizer_config.json"]
 
 
-def test_the_type_of_the_weights(adapter: tuple[Any, Any, Path], tmp_path: Path) -> None:
-    model, tokenizer = load_pretrained(str(adapter[2]), dtype="float32")
-    write_merged(model, tokenizer, tmp_path / "out", adapter[2], dtype="bfloat16")
-    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
-    halved = (tmp_path / "out/model.safetensors").stat().st_size / (tmp_path / "base/model.safetensors").stat().st_size
-    assert 0.4 < halved < 0.7
-
-
 def test_an_adapter_names_its_base_and_leaves_code_behind(adapter: tuple[Any, Any, Path], tmp_path: Path) -> None:
     policy, tokenizer, folder = adapter
     (folder / "own_code.py").write_text("raise RuntimeError")

@@ -28,7 +28,7 @@ LENGTHS = {"memory": ((64, 32), (192, 64), (384, 128)), "time": ((12, 6), (32, 1
 TEXT = "the cat sat on a mat and saw that it was late in the day so he went home to eat and then to bed"
 
 # Updates of a run; those before the second are not measured, since they also create the optimizer's state.
-UPDATES = {"memory": 2, "time": 4}
+UPDATES = {"memory": 2, "time": 3}
 
 COMMON = [
     "objective=dpo",
@@ -121,7 +121,8 @@ def measured(what: str, name: str, model: Sequence[str], peft: str, prompt: int,
         write_pairs(folder / "pairs.jsonl", prompt, answer)
         words = [*model, f"peft={peft}", f"data.path={folder}/pairs.jsonl", f"output_root={folder}/outputs"]
         words += [*COMMON, f"trainer.max_steps={UPDATES[what]}"]
-        before, found, lengths = resident(), [], set()
+        before, found = resident(), list[float]()
+        lengths: set[tuple[int, int]] = set()
 
         def watched(step: Callable[..., Any]) -> Callable[..., Any]:
             def update(self: Any, rows: Any, index: int) -> Any:
@@ -157,7 +158,7 @@ def write_pairs(file: Path, prompt: int, answer: int) -> None:
         return " ".join(words[(row * 5 + i * i + i) % len(words)] for i in range(length))
 
     rows = [
-        {"prompt": text(i, prompt), "chosen": text(i + 40, answer), "rejected": text(i + 80, answer)} for i in range(20)
+        {"prompt": text(i, prompt), "chosen": text(i + 41, answer), "rejected": text(i + 83, answer)} for i in range(20)
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
 

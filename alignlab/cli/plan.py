@@ -111,7 +111,7 @@ def _lines(run: Estimate) -> Iterator[str]:
     )
     yield (
         f"  an update: {counted(setup.rows, 'row')} with {counted(setup.answers, 'answer')} on a device; "
-        f"prompts up to {setup.prompt} tokens, answers up to {setup.answer}"
+        f"prompts up to {counted(setup.prompt, 'token')}, answers up to {setup.answer}"
     )
     yield f"  a forward pass: {counted(setup.sequences, 'sequence')} of {setup.length} tokens"
     yield f"memory of a device at the peak, GiB ({_devices(machine.devices)}{_how(machine)}):"
@@ -165,6 +165,6 @@ def _number(value: float) -> str:
 def _short(count: int) -> str:
     """A number of parameters: 8.03 B, 41.9 M."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
+        if count >= 0.9995 * size:
             return f"{count / size:.3g} {unit}"
     return str(count)

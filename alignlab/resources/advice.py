@@ -35,12 +35,14 @@ def advice_for(setup: Setup, limit: float, *, devices: int = 1, strategy: str = 
     """
 
     def steps(chosen: Sequence[_Change]) -> list[Advice]:
-        now, words, found = setup, (), []
+        now, words = setup, list[str]()
+        found: list[Advice] = []
         for option, change, changes in chosen:
             new = change(now)
             if new is not None:
-                now, words = new, (*words, option(new))
-                found.append(Advice(words, memory_of(now, devices=devices, strategy=strategy), changes))
+                now = new
+                words.append(option(new))
+                found.append(Advice(tuple(words), memory_of(now, devices=devices, strategy=strategy), changes))
         return found
 
     chosen: list[_Change] = []

@@ -66,7 +66,7 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
               gathered.
     """
     weights, gathered = _weights(setup), 0.0
-    gradients, optimizer = setup.trained * setup.trained_item, setup.trained * setup.moments
+    gradients, optimizer = float(setup.trained * setup.trained_item), setup.trained * setup.moments
     reference = _dense(setup) if setup.reference == "copy" else 0.0
     critic = _critic(setup)
     if devices > 1 and strategy == "ddp":

@@ -72,8 +72,9 @@ def find(name: str, revision: str = "", kind: Kind = "model") -> Found:
 
 
 def named(name: str, revision: str = "", kind: Kind = "model") -> str:
-    """`name@commit`, for digests. If the commit is unknown, `name@revision`."""
-    return f"{name}@{find(name, revision, kind).commit or revision or 'main'}"
+    """`name@commit`, for digests. If the commit is unknown, `name@revision`, or the name alone without a revision."""
+    known = find(name, revision, kind).commit or revision
+    return f"{name}@{known}" if known else name
 
 
 def pinned(name: str, revision: str = "", kind: Kind = "model") -> str:

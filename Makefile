@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo check test test-slow fuzz stress test-docs test-pythons setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
+.PHONY: demo check test test-slow fuzz stress test-docs test-pythons setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench gpu-check clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
@@ -94,6 +94,9 @@ docs: $(READY) ## build the site of the documentation into site/, without a netw
 
 notebooks: $(READY) ## write the course as notebooks into notebooks/
 	$(BIN)/python -m scripts.notebooks notebooks
+
+gpu-check: $(READY) ## check a machine with a GPU in at most 12 minutes, into gpu-check.json; options: GPU_CHECK="--rehearse"
+	$(BIN)/python -m benchmarks.gpu_check --json gpu-check.json $(GPU_CHECK)
 
 bench: $(READY) ## measure an optimizer step of alignlab and TRL; options: BENCH="--data <folder>"
 	$(BIN)/python -m benchmarks.preference_step $(BENCH)

@@ -279,7 +279,7 @@ def alignlab_sweep(setting: Setting, axis: str) -> list[dict[str, Any]]:
     return found
 
 
-def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) -> Measured:
+def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False, checkpointing: bool = True) -> Measured:
     """Measure a run of TRL with its defaults, except for rows, weights, optimizer and dtype, as in alignlab."""
     import torch
     from datasets import Dataset
@@ -304,7 +304,8 @@ def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) ->
         output_dir="trl", max_steps=setting.steps, per_device_train_batch_size=size, max_length=setting.max_length,
         learning_rate=setting.learning_rate, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=0.0,
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
-        use_cpu=setting.device == "cpu", bf16=setting.dtype == "bfloat16", seed=setting.seed, **own,
+        use_cpu=setting.device == "cpu", bf16=setting.dtype == "bfloat16", seed=setting.seed,
+        gradient_checkpointing=checkpointing, **own,
     )  # fmt: skip
     clock = _clock()
     torch.manual_seed(setting.seed)  # as in alignlab: both get the same initial adapter
@@ -370,6 +371,8 @@ def peak_gb(setting: Setting) -> float:
 SIDES: dict[str, Any] = {
     "alignlab": lambda setting: alignlab(setting, "trainer.compile=never"),
     "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=always"),
+    "alignlab-8bit": lambda setting: alignlab(setting, "optim=adamw_8bit", "trainer.compile=never"),
+    "alignlab-qlora": lambda setting: alignlab(setting, "model.quantize=nf4", "trainer.compile=never"),
     "alignlab-online": lambda setting: alignlab_online(setting, "trainer.compile=never"),
     "alignlab-online-compiled": lambda setting: alignlab_online(setting, "trainer.compile=always"),
     "alignlab-online-network": lambda setting: alignlab_online(
@@ -378,6 +381,7 @@ SIDES: dict[str, Any] = {
     "trl-online": lambda setting: (trl_ppo if setting.task == "ppo" else trl_online)(setting),
     "trl": trl,
     "trl-precomputed": lambda setting: trl(setting, precomputed=True),
+    "trl-fast": lambda setting: trl(setting, precomputed=True, checkpointing=False),
     "trl-packed": lambda setting: trl(setting, packed=True),
 }
 

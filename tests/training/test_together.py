@@ -134,10 +134,10 @@ def test_srun_needs_no_word_of_config(alignlab: CLI, tmp_path: Path) -> None:
     assert start_together(tmp_path, [*train[:4], "trainer.max_step=3"], places) == [2, 0], "the others end too"
 
 
-def followers(of: int | None = None) -> list[psutil.Process]:
-    """Processes that follow a leader; those of one process, or all of them."""
-    found = psutil.Process(of).children() if of else psutil.process_iter()
-    return [one for one in found if "alignlab.training.follower" in " ".join(_command(one))]
+def followers(leader: int) -> list[psutil.Process]:
+    """The processes that follow a leader."""
+    children = psutil.Process(leader).children()
+    return [one for one in children if "alignlab.training.follower" in " ".join(_command(one))]
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -237,16 +237,22 @@ def test_the_error_of_a_follower_keeps_its_type_and_rows() -> None:
 
 
 @pytest.mark.slow
-def test_the_leader_is_killed(alignlab: CLI, tmp_path: Path) -> None:
+def test_the_leader_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its followers end by themselves, and the run counts as interrupted."""
     command = [sys.executable, "-m", "alignlab", "train", *LONG, "trainer.devices=2", "trainer.max_steps=100000"]
     leader = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
-    metrics, until = tmp_path / "outputs/runs", time.monotonic() + 300
-    while not any(len(read_rows(file)) > 3 for file in metrics.glob("*/metrics.jsonl")):
+    metrics, until = tmp_path / "outputs/runs", time.monotonic() + 600
+    try:
+        while not any(len(read_rows(file)) > 3 for file in metrics.glob("*/metrics.jsonl")):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        (follower,) = followers(leader.pid)
+    finally:
+        leader.kill()
+        leader.wait()
+    until = time.monotonic() + 30
+    while follower.is_running() and follower.status() != psutil.STATUS_ZOMBIE:  # nobody may collect its exit code
         assert time.monotonic() < until
         time.sleep(0.2)
-    (follower,) = followers(leader.pid)
-    leader.kill()
-    leader.wait()
-    follower.wait(timeout=30)
+    monkeypatch.chdir(tmp_path)
     assert only_run("outputs").state()["status"] == "interrupted"

@@ -19,6 +19,7 @@ from alignlab.config.schemas import Train, Trainer
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.plugins import active
 from alignlab.rollout.engines.huggingface import HuggingFace
+from alignlab.strategies.auto import Auto
 from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import RunDir
 
@@ -64,7 +65,8 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool, bel
                 continue
             schema = schemas()[name][kind]
             groups[name] = _restored(schema, _found_from(started, schema, config[name]))
-        groups.setdefault("engine", HuggingFace())  # records of older versions name no engine
+        groups.setdefault("engine", HuggingFace())  # records of older versions name no engine and no strategy
+        groups.setdefault("strategy", Auto())
         train = Train(
             **groups,
             tracking=_trackers(config, kinds),

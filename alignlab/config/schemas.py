@@ -29,7 +29,6 @@ from alignlab.rollout.engines.base import Engine
 from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import Keep
 from alignlab.spelling import correct_spelling, counted
-from alignlab.strategies.auto import Auto
 from alignlab.strategies.base import Strategy
 from alignlab.strategies.place import given_place
 from alignlab.synthesis.settings import READ_BY, Synthesis
@@ -286,7 +285,7 @@ class Train(Checked):
     data: Source = setting(inherited_by=["parents"])
     optim: Optim
     trainer: Trainer
-    strategy: Strategy = setting(in_id=False, inherited_by=_ALL, default_factory=Auto)
+    strategy: Strategy = setting(in_id=False, inherited_by=_ALL)
     tracking: dict[str, Tracking] = setting(in_id=False, inherited_by=_ALL, default_factory=dict)
     evaluation: RunEvaluation = setting(in_id=False, default_factory=RunEvaluation)
     judge: dict[str, Judge] = setting(in_id=False, default_factory=dict)

@@ -21,7 +21,7 @@ from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
-from alignlab.strategies.environment import StartedTogether
+from alignlab.training.environment import StartedTogether
 from alignlab.strategies.place import ALONE, Place
 from alignlab.tracking.metrics import CHOSEN
 from alignlab.training.best_policy import BestPolicy

@@ -375,8 +375,8 @@ def test_help_shows_each_key_with_its_comment(alignlab: Run, monkeypatch: pytest
     uncommented = [
         line for line in text.partition("Keys.")[2].splitlines() if re.match(r" +\w+:", line) and "#" not in line
     ]
-    empty = ["judge: {}", "reward: null", "metric: {}", "callback: {}"]
-    assert [line.strip() for line in uncommented] == ["peft: {}", "tracking:", "csv: {}", *empty]
+    empty = ["judge: {}", "reward: null", "engine: {}", "metric: {}", "callback: {}"]
+    assert [line.strip() for line in uncommented] == ["peft: {}", "strategy: {}", "tracking:", "csv: {}", *empty]
     assert re.search(r"^  output_root: a,b +# folder for all results\.$", text, re.M), "a comma is no axis there"
     assert re.search(r"^    question: Why, then\? +# printed above", text, re.M)
     assert re.search(r"^    csv:", text, re.M)
@@ -389,10 +389,11 @@ def test_help_of_verbs_that_train_nothing(verb: str, key: str, alignlab: Run, mo
     assert text.startswith(f"usage: alignlab {verb} [key=value ...]")
     assert re.search(rf"^  {re.escape(key)} +# ", text, re.M)
     groups = re.findall(r"^  (\w+): ", text.partition("Groups.")[2].partition("\n\n")[0], re.M)
-    assert (
-        groups
-        == {"evaluate": ["benchmark", "data", "judge", "model"], "synthesize": ["data", "judge", "model", "peft"]}[verb]
-    )
+    expected = {
+        "evaluate": ["benchmark", "data", "engine", "judge", "model"],
+        "synthesize": ["data", "engine", "judge", "model", "peft"],
+    }
+    assert groups == expected[verb]
 
 
 def test_help_refuses_what_does_not_exist(alignlab: Run) -> None:

@@ -284,6 +284,7 @@ def test_a_file_of_options_sets_nothing_that_hydra_calls(
         assert "Traceback" not in found.err
 
 
+@pytest.mark.slow
 def test_options_of_ones_own_for_a_launcher(alignlab: Run, tmp_path: Path) -> None:
     """What does no harm is still possible: an option of a launcher, and one that an experiment chooses."""
     for folder in ("conf", "mine"):

@@ -36,14 +36,15 @@ def test_what_the_fields_say_of_ids_and_of_the_runs_that_are_needed() -> None:
         "trainer.progress", "trainer.checkpoint_every", "trainer.micro_batch_size", "trainer.micro_batch_tokens",
         "trainer.layout", "trainer.gradient_checkpointing", "trainer.compile", "trainer.token_stats",
         "trainer.log_every", "trainer.keep", "trainer.checkpoint_minutes", "rounds", "synthesis", "plugins", "metric",
-        "trainer.anomaly",
+        "trainer.anomaly", "trainer.devices", "trainer.nodes", "strategy", "engine",
     }  # fmt: skip
     inherited = set(inherited_keys("parents"))
     assert inherited - set(inherited_keys("judges")) == {"model", "data"}
     assert {key for key in inherited if "." not in key} == {
-        "model", "peft", "data", "output_root", "tracking", "sweep", "plugins",
+        "model", "peft", "data", "output_root", "tracking", "sweep", "plugins", "strategy",
     }  # fmt: skip
     assert {key for key in inherited if "." in key} == {
         "trainer.accelerator", "trainer.progress", "trainer.micro_batch_size", "trainer.micro_batch_tokens",
         "trainer.layout", "trainer.gradient_checkpointing", "trainer.compile", "trainer.token_stats",
+        "trainer.devices", "trainer.nodes",
     }  # fmt: skip

@@ -47,7 +47,7 @@ def load_rows(path: str, revision: str = "", **arguments: Any) -> Any:
 
     found = hub.find(path, revision, "dataset")
     if found.why:
-        cure = found.type_this or "data.path=<a local copy>"
+        cure = "data.path=<a local copy>" + (f"   or   {found.type_this}" if found.type_this else "")
         raise UnreachableError(f"{path} can't be reached: {found.why}\n  type: {cure}")
     with _raising_data_errors(path):
         try:

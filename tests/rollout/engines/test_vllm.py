@@ -66,6 +66,7 @@ def test_a_server_that_does_not_answer_is_told_with_the_command_that_starts_one(
         VLLM(server=address).sampler().update(model)
 
 
+@pytest.mark.slow
 def test_weights_go_to_a_server_and_answers_come_back() -> None:
     """By HTTP, with a server that reads the weights and samples. The prompts are asked after its cache is emptied."""
     with serving(Served()) as served:

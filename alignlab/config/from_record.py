@@ -19,9 +19,9 @@ from alignlab.config.schemas import Train, Trainer
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.plugins import active
 from alignlab.rollout.engines.huggingface import HuggingFace
-from alignlab.strategies.auto import Auto
 from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import RunDir
+from alignlab.strategies.auto import Auto
 
 log = logging.getLogger(__name__)
 

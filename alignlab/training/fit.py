@@ -21,13 +21,13 @@ from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
-from alignlab.training.environment import StartedTogether
 from alignlab.strategies.place import ALONE, Place
 from alignlab.tracking.metrics import CHOSEN
 from alignlab.training.best_policy import BestPolicy
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
 from alignlab.training.data_shapes import shape_of
 from alignlab.training.dataset import RunRows, batch_transform_of, load_starts
+from alignlab.training.environment import StartedTogether
 from alignlab.training.nonfinite import NonFinite
 from alignlab.training.prepare import prepare
 from alignlab.training.pruning import PruningThresholds

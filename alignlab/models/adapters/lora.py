@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from alignlab.checks import at_least, positive, within
-from alignlab.errors import ModelError, Problem
+from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
-from alignlab.models.adapters.targets import check_targets, refuse_unknown_targets, target_modules
+from alignlab.models.adapters.targets import check_targets, with_adapter
 
 
 @dataclass(kw_only=True)
@@ -38,23 +39,10 @@ class LoRA(Adapter):
     variant: ClassVar[Mapping[str, Any]] = {}
 
     def wrap(self, model: Any) -> Any:
-        from peft import LoraConfig, TaskType, get_peft_model
+        from peft import LoraConfig
 
-        refuse_unknown_targets(model, self.target_modules)
-        head = ["score"] if hasattr(model, "score") else None  # a reward model's new head is trained and saved whole
-        config = LoraConfig(
-            task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
-            modules_to_save=head,
-            r=self.r,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft only divides it by r, so any number works
-            lora_dropout=self.dropout,
-            target_modules=target_modules(self.target_modules),
-            **self.variant,
-        )
-        try:
-            return get_peft_model(model, config, revision=getattr(model, "revision", None) or None)
-        except ValueError as error:
-            raise ModelError(f"peft.target_modules={self.target_modules}: {error}") from error
+        own: dict[str, Any] = {"r": self.r, "lora_alpha": self.alpha, "lora_dropout": self.dropout, **self.variant}
+        return with_adapter(model, self.target_modules, partial(LoraConfig, **own))
 
     def check_fits(self, config: Any) -> None:
         check_targets(config, self.target_modules)

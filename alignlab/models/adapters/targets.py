@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from alignlab.errors import ModelError
@@ -39,3 +40,24 @@ def check_targets(config: Any, text: str) -> None:
 
     with torch.device("meta"):
         refuse_unknown_targets(AutoModelForCausalLM.from_config(config), text)
+
+
+def with_adapter(model: Any, targets: str, make_config: Callable[..., Any]) -> Any:
+    """The model with an adapter of peft on its target layers.
+
+    make_config: makes peft's config from the arguments that all adapters share.
+    Raises ModelError if the model has no such layers, or if peft refuses them.
+    """
+    from peft import TaskType, get_peft_model
+
+    refuse_unknown_targets(model, targets)
+    head = ["score"] if hasattr(model, "score") else None  # a reward model's new head is trained and saved whole
+    config = make_config(
+        task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
+        modules_to_save=head,
+        target_modules=target_modules(targets),
+    )
+    try:
+        return get_peft_model(model, config, revision=getattr(model, "revision", None) or None)
+    except ValueError as error:
+        raise ModelError(f"peft.target_modules={targets}: {error}") from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from alignlab.checks import at_least, positive, within
-from alignlab.errors import ModelError, Problem
+from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
-from alignlab.models.adapters.targets import check_targets, refuse_unknown_targets, target_modules
+from alignlab.models.adapters.targets import check_targets, with_adapter
 
 
 @dataclass(kw_only=True)
@@ -37,22 +38,10 @@ class VeRA(Adapter):
         yield from within("dropout", self.dropout, 0.0, 1.0, example=0.0, closed=False)
 
     def wrap(self, model: Any) -> Any:
-        from peft import TaskType, VeraConfig, get_peft_model
+        from peft import VeraConfig
 
-        refuse_unknown_targets(model, self.target_modules)
-        head = ["score"] if hasattr(model, "score") else None  # a reward model's new head is trained and saved whole
-        config = VeraConfig(
-            task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
-            modules_to_save=head,
-            r=self.r,
-            d_initial=self.d_initial,
-            vera_dropout=self.dropout,
-            target_modules=target_modules(self.target_modules),
-        )
-        try:
-            return get_peft_model(model, config, revision=getattr(model, "revision", None) or None)
-        except ValueError as error:
-            raise ModelError(f"peft.target_modules={self.target_modules}: {error}") from error
+        own: dict[str, Any] = {"r": self.r, "d_initial": self.d_initial, "vera_dropout": self.dropout}
+        return with_adapter(model, self.target_modules, partial(VeraConfig, **own))
 
     def check_fits(self, config: Any) -> None:
         check_targets(config, self.target_modules)

@@ -145,8 +145,9 @@ def faults(folder: Path, outcome: Outcome, *, points: int, kills: int) -> Iterat
         past = record.get("attempts", [])
         if [attempt["attempt"] for attempt in past] != list(range(1, record["attempt"])):
             yield f"{name}: its attempts are {past}, and the last one is {record['attempt']}"
-        if any(attempt["status"] != "interrupted" for attempt in past):
-            yield f"{name}: a killed attempt is not interrupted: {past}"
+        # The command writes `failed` for a worker that was killed. Runs whose command was killed are `interrupted`.
+        if any(attempt["status"] not in ("interrupted", "failed") for attempt in past):
+            yield f"{name}: a killed attempt is neither interrupted nor failed: {past}"
     for kill in outcome.kills:
         pids = [attempt["pid"] for attempt in records[kill.run].get("attempts", [])]
         if not kill.command and kill.pid not in pids:

@@ -110,6 +110,9 @@ def load(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
         except ConfigError as error:
             problems += error.problems
             continue
+        except OSError as error:  # such as a name that is too long for a file
+            problems.append(Problem("plugins", word, f"can't be looked for: {error.strerror}"))
+            continue
         before = found.setdefault(plugin.name, plugin)
         if before.folder != plugin.folder:
             problems.append(Problem("plugins", word, f"has the name of another plug-in ({before.folder})"))

@@ -51,6 +51,12 @@ _PLUGINS = re.compile(r"\+{0,2}plugins=(.*)$", re.DOTALL)
 # Checks of the configs that are not those of a run.
 _CHECKS = {"evaluate": to_evaluate, "synthesize": to_synthesize}
 
+# First words of Hydra's ValueErrors about flags that do not go together -> the problem.
+_OF_FLAGS = {
+    "The --resolve flag": Problem("--resolve", None, "changes what --cfg prints", "--cfg job --resolve"),
+    "Only one of --run": Problem("--run, --multirun, --cfg, --info", None, "exclude each other; give one of them"),
+}
+
 # First words of the ValueErrors and the AssertionError that a wrong command line causes.
 _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "invalid literal for int()")
 
@@ -115,6 +121,8 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
     except COMPOSE_ERRORS as error:
+        if of_flags := [problem for words, problem in _OF_FLAGS.items() if str(error).startswith(words)]:
+            raise ConfigError(of_flags) from error
         of_hydra = isinstance(error, HydraException | OmegaConfBaseException)
         if not of_hydra and not str(error).startswith(_OF_THE_COMMAND_LINE):
             raise
@@ -127,7 +135,7 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
     except TypeError as error:  # Hydra fails on a choice of options that are no names
         if traceback.extract_tb(error.__traceback__)[-1].name != "_create_defaults_tree_impl":
             raise
-        raise ConfigError(_no_names(args) or [Problem("", None, str(error))]) from error
+        raise ConfigError(_why(config_name, args) or [Problem("", None, str(error))]) from error
     except YAMLError as error:
         raise ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]) from error
     if failed:
@@ -208,17 +216,20 @@ def _flags_first(args: list[str]) -> list[str]:
     return flags + [arg for arg in args if arg not in flags]
 
 
-def _no_names(args: Sequence[str]) -> list[Problem]:
-    """Problems of choices of several options (`judge=[llm,1]`) with an entry that is not the name of an option."""
-    found = []
-    for text in _parse(args).overrides:
+def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
+    """override -> problem, for choices of several options (`judge=[llm,1]`) with an entry that is no name."""
+    found = {}
+    for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
-        chosen = OverridesParser.create().parse_override(text).value() if value.startswith("[") else None
+        try:
+            chosen = OverridesParser.create().parse_override(text).value() if value.startswith("[") else None
+        except HydraException:  # `diagnose` reports it
+            continue
         entries = chosen if isinstance(chosen, list) else []
         wrong = [entry for entry in entries if not isinstance(entry, str | QuotedString)]
         if wrong and "." not in key:
             said = f"must be a list of names of options; {', '.join(map(as_typed, wrong))} is no name"
-            found.append(Problem(key.removeprefix("hydra/"), value, said))
+            found[text] = Problem(key.removeprefix("hydra/"), value, said)
     return found
 
 
@@ -273,10 +284,12 @@ def _with_multirun(args: list[str]) -> list[str]:
 def _why(config_name: str, args: list[str]) -> list[Problem]:
     """All problems of the command line, which is composed again piece by piece."""
     parsed = _parse(args)
+    no_names = _no_names(parsed.overrides)
+    rest = [text for text in parsed.overrides if text not in no_names]
     with _initialised():
         if config_name in _CHECKS:
-            return diagnose_one(config_name, parsed.overrides, _CHECKS[config_name])
-        return diagnose(config_name, parsed.overrides, many=parsed.multirun)
+            return [*no_names.values(), *diagnose_one(config_name, rest, _CHECKS[config_name])]
+        return [*no_names.values(), *diagnose(config_name, rest, many=parsed.multirun)]
 
 
 def _help(config_name: str, args: list[str]) -> str:

@@ -94,6 +94,8 @@ def values_of(override: Override) -> list[str]:
         values = list(override.sweep_string_iterator())
     except Exception as error:  # the errors of Hydra and OmegaConf have no common base
         raise ValueError("is not a list of values; a range can't be combined with other values") from error
+    if not values:  # a glob over a key that is no group
+        raise ValueError("has no values")
     return values
 
 

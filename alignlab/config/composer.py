@@ -145,6 +145,8 @@ class Composer:
             return self._no_such_option(key.removeprefix("hydra/"), value, error, self.loader.get_group_options(key))
         reason = str(error.__cause__ or error).splitlines()[0]
         expected = re.search(r"could not be converted to (\w+)", reason)
+        if "does not support deletion" in reason:
+            return Problem(key, None, "can't be removed", f"the same without ~{key}")
         if override.is_add() and "Could not append" in str(error):
             return Problem(key, value, "is in the config already", f"{key}={value}")
         parent, _, leaf = key.rpartition(".")

@@ -270,10 +270,12 @@ def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
 
 
 def _unchosen_groups(config: DictConfig, schema: Any) -> Iterator[Problem]:
-    """Problems of groups that were removed (`~optim`) or have no choice."""
+    """Problems of groups that were removed (`~optim`) or have no choice, and of removed keys (`~seed`)."""
     verb = "train" if schema is Train else schema.__name__.lower()
     for field in fields(schema):
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
+            if field.name not in config:
+                yield Problem(field.name, None, "can't be removed", f"the same without ~{field.name}")
             continue
         node = config._get_node(field.name) if field.name in config else None
         chosen = isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()

@@ -27,6 +27,9 @@ _COMPUTED = re.compile(
 )
 _LONGEST = 1000  # maximum number of characters that are shown of an error
 _FLOATS = ("F64", "F32", "F16", "BF16")
+
+# Names of the number of layers in config.json, by family.
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _MAX_LISTED = 3
 
 # Prefix of all tensor names -> what adds it, and how to save without it.
@@ -347,8 +350,15 @@ def _check_files(path: str) -> None:
             f"{_shortened(lacking)}\n  copy or download them"
         )
     dtypes = _check_readable(folder, files)
+    config = json.loads((folder / "config.json").read_text())
+    layers = next((config[name] for name in _LAYERS if isinstance(config.get(name), int)), 0)
+    if layers > len(dtypes):  # each layer has a tensor at least; a model of a billion layers would never be built
+        raise ModelError(
+            f"model {path} can't be used: its config.json describes {layers:,} layers, and its files hold "
+            f"{counted(len(dtypes), 'tensor')}"
+        )
     # Quantized checkpoints hold integers, and their config has a quantization_config.
-    if "quantization_config" not in json.loads((folder / "config.json").read_text()):
+    if "quantization_config" not in config:
         bad = {name: dtype for name, dtype in dtypes.items() if name.endswith(".weight") and dtype not in _FLOATS}
         if bad:
             raise ModelError(

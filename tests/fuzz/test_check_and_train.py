@@ -42,7 +42,7 @@ def test_check_accepts_nothing_that_train_refuses(tmp_path: Path, monkeypatch: p
     typed = {number: list(command_line(number).words[len(START) :]) for number in numbers}
     found = {number: refused_later(words, tmp_path / str(number)) for number, words in typed.items()}
     accepted = {number: text for number, text in found.items() if text is not None}
-    assert len(accepted) > len(numbers) / 10
+    assert len(accepted) >= len(numbers) / 20
     assert not [(typed[number], text) for number, text in accepted.items() if text]
 
 

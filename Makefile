@@ -75,12 +75,12 @@ papers-all: $(READY) ## the same with the claims that train online
 IMDB ?= stanfordnlp/imdb
 
 papers-imdb: $(READY) ## DPO's sentiment experiment with SmolLM2: under an hour on 2 cores; options: IMDB=<reviews>
-	$(BIN)/alignlab papers run dpo_2023 imdb-smollm2 data=$(IMDB)
+	$(BIN)/alignlab papers run dpo_2023 imdb-smollm2 data=$(IMDB) launcher=local
 	$(BIN)/alignlab papers report dpo_2023
 
 papers-smollm2: $(READY) ## all claims about SmolLM2, with the whole grid of that experiment: about 3 hours on 2 cores
-	$(BIN)/alignlab papers run razin_2024 no-never-smollm2
-	$(BIN)/alignlab papers run dpo_2023 candidates-smollm2 imdb-smollm2-grid data=$(IMDB)
+	$(BIN)/alignlab papers run razin_2024 no-never-smollm2 launcher=local
+	$(BIN)/alignlab papers run dpo_2023 candidates-smollm2 imdb-smollm2-grid data=$(IMDB) launcher=local
 	$(BIN)/alignlab papers report dpo_2023 razin_2024
 
 readme: $(READY) ## write the table of objectives into docs/objectives.md

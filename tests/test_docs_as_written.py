@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -41,28 +42,34 @@ def files_of_the_reader(folder: Path) -> None:
     (folder / "my_rules.py").write_text("def polite(prompt, answer):\n    return float(answer.endswith('.'))\n")
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A folder in which a reader has files and runs. ids: the ids that the pages show -> those in the folder."""
+
+    folder: Path
+    ids: dict[str, str]
+
+    def types(self, command: str) -> str:
+        """The command with the reader's own ids."""
+        for shown, own in self.ids.items():
+            command = re.sub(rf"(?<![\w-]){re.escape(shown)}(?!\w)", own, command)
+        return command
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a reader has followed the page start, and has the sweep and the runs that other pages name."""
-    made = tmp_path_factory.mktemp("reader")
-    files_of_the_reader(made)
-    run("alignlab train experiment=lab_dpo sweep=dpo_beta sweep.name=dpo_beta-7c897c trainer.keep=state", made)
-    run("alignlab train experiment=lab_dpo objective=kto", made)
-    run("alignlab train experiment=lab_dpo sweep=dpo_beta sweep.name=dpo_beta-1822df seed=2", made)
-    return made
-
-
-def with_ids(command: str, folder: Path) -> str:
-    """The command with the ids of runs in the folder in place of those that the pages show."""
-    found = sorted((path.name for path in (folder / "outputs/runs").iterdir() if path.name[0] != "."), reverse=True)
-    dpo, kto = (next(name for name in found if name.startswith(kind)) for kind in ("dpo-", "kto-"))
-    real = {"dpo-3c90": dpo, "kto-af40": kto, "3c90": dpo, "af40": kto, "dpo_beta-a41": "dpo_beta-7c897c"}
-    for shown, own in real.items():
-        command = re.sub(rf"(?<![\w-]){re.escape(shown)}(?!\w)", own, command)
-    return command
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    folder = tmp_path_factory.mktemp("reader")
+    files_of_the_reader(folder)
+    run("alignlab train experiment=lab_dpo trainer.keep=state", folder)
+    run("alignlab train experiment=lab_dpo objective=kto", folder)
+    dpo, kto = (next((folder / "outputs/runs").glob(f"{kind}-*")).name for kind in ("dpo", "kto"))
+    for name, seed in (("dpo_beta-7c897c", 1), ("dpo_beta-1822df", 2)):
+        run(f"alignlab train experiment=lab_dpo sweep=dpo_beta sweep.name={name} seed={seed}", folder)
+    ids = {"dpo-3c90": dpo, "kto-af40": kto, "3c90": dpo, "af40": kto, "dpo_beta-a41": "dpo_beta-7c897c"}
+    return Reader(folder, ids)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", written())
-def test_a_command_runs(command: str, folder: Path) -> None:
-    run(with_ids(command, folder), folder)
+def test_a_command_runs(command: str, reader: Reader) -> None:
+    run(reader.types(command), reader.folder)

@@ -133,9 +133,10 @@ def _written(request: Request) -> Path:
 
 
 def _upload(folder: Path, flags: argparse.Namespace) -> int:
-    from alignlab.pipeline.export import destination, sizes, upload_exported
+    from alignlab.pipeline.export import check_exported, destination, sizes, upload_exported
 
     found = sizes(folder)
+    check_exported(folder)
     total = f"{counted(len(found), 'file')}, {_size(sum(found.values())).strip()}"
     kind = "public" if flags.public else "private"
     if flags.dry_run:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _COMPUTED = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.(inv_freq|\w+_cached)|position_ids)$"
 )
+# A tensor that belongs to a weight in 4 bits: (name of the weight, part).
+_PART_OF_4_BITS = re.compile(r"(.+)(\.((nested_)?absmax|(nested_)?quant_map|quant_state\.\w+))")
 _LONGEST = 1000  # maximum number of characters that are shown of an error
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -83,7 +85,11 @@ def load_weights(
     """
     with loading(f"model {path}"):
         _check_files(path)
-        if how.get("quantization_config") is not None:
+        if _holds_quantized_weights(path, how.get("revision")):
+            how["quantization_config"] = None  # the one of the files counts
+            if how.get("device_map") == "meta":  # the parts of a quantized weight can't be put together without values
+                how["device_map"] = {"": "cpu"}
+        elif how.get("quantization_config") is not None:
             # Quantized loading accepts wrong shapes without an error, so shapes are compared first.
             _load(auto_class, path, new, spare, **{**how, "quantization_config": None, "device_map": "meta"})
         model, made_up = _load(auto_class, path, new, spare, **how)
@@ -96,7 +102,7 @@ def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[st
         model, info = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _check_architecture(model.config, path)
     buffers = {name for name, _ in model.named_buffers()}
-    missing = set(info["missing_keys"])
+    missing = {*info["missing_keys"], *_missing_scales(model)}
     unexpected = {
         name
         for name in info["unexpected_keys"]
@@ -108,6 +114,25 @@ def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[st
         raise _error(f"model {path}", "its files do not hold the weights that its config.json describes", faults)
     _check_tied(model, path)
     return model, missing & set(new)
+
+
+def _holds_quantized_weights(path: str, revision: str | None) -> bool:
+    """Whether the weights of a folder or a hub name are stored quantized."""
+    from transformers import PretrainedConfig
+
+    return PretrainedConfig.get_config_dict(path, revision=revision)[0].get("quantization_config") is not None
+
+
+def _missing_scales(model: Any) -> Iterator[str]:
+    """Names of tensors that files of 4-bit weights lack without an error of the library.
+
+    With double quantization (see `quantization`), the scales of a weight are 8-bit numbers, and `nested_absmax` holds
+    their scales. Without it, the library takes the 8-bit numbers for the scales.
+    """
+    for name, weight in model.named_parameters():
+        state = getattr(weight, "quant_state", None)
+        if state is not None and not state.nested and not state.absmax.is_floating_point():
+            yield f"{name}.nested_absmax"
 
 
 @contextmanager
@@ -358,13 +383,26 @@ def _check_files(path: str) -> None:
             f"{counted(len(dtypes), 'tensor')}"
         )
     # Quantized checkpoints hold integers, and their config has a quantization_config.
-    if "quantization_config" not in config:
+    if "quantization_config" in config:
+        if lacking := _lacking_parts(dtypes):
+            reason = "its files lack parts of weights in 4 bits"
+            raise _error(f"model {path}", reason, _faults(lacking, (), (), ""))
+    else:
         bad = {name: dtype for name, dtype in dtypes.items() if name.endswith(".weight") and dtype not in _FLOATS}
         if bad:
             raise ModelError(
                 f"model {path} can't be used: its config.json has no quantization_config, but these weights are "
                 f"{_shortened(sorted(set(bad.values())))} instead of floats: {_counted(bad, 'tensor')}"
             )
+
+
+def _lacking_parts(names: Collection[str]) -> list[str]:
+    """Tensors that 4-bit weights in files lack. Each weight has the same parts, such as its scales."""
+    parts: dict[str, set[str]] = {}
+    for match in filter(None, map(_PART_OF_4_BITS.fullmatch, names)):
+        parts.setdefault(match[1], set()).add(match[2])
+    every = set().union(*parts.values())
+    return [f"{weight}{part}" for weight in parts for part in {"", *every} if f"{weight}{part}" not in names]
 
 
 def _check_readable(folder: Path, files: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from alignlab.checks import installed
 from alignlab.config.plan import Plan
-from alignlab.errors import ConfigError, OutputError, Problem
+from alignlab.errors import ConfigError, DamagedError, OutputError, Problem
 from alignlab.integrity import sha256_of
 from alignlab.models.export.gguf import DTYPES as GGUF_DTYPES
 from alignlab.models.export.gguf import gguf_faults, write_gguf
@@ -93,6 +93,21 @@ def sizes(folder: Path) -> dict[str, int]:
         text = f"is no run, and no folder that `alignlab export` wrote (it has no {RECORD})"
         raise ConfigError([Problem("export", str(folder), text, "alignlab runs")])
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def check_exported(folder: Path) -> None:
+    """Raise DamagedError if weights in an exported folder are not those that were exported.
+
+    Model card, configs and tokenizer may be edited.
+    """
+    written = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+    for name in (name for name in written if name.endswith((".safetensors", ".gguf"))):
+        if not (folder / name).is_file() or sha256_of(folder / name) != written[name]:
+            raise DamagedError(
+                folder / name,
+                f"is not the file that was exported (its checksum is not the one in {RECORD}); nothing was uploaded\n"
+                f"  type: alignlab export <run> --to merged {folder} --overwrite",
+            )
 
 
 def destination(repo: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 from alignlab.integrity import sha256_of, write_sealed
 from alignlab.models.sources.base import load_pretrained
 from tests.hub_server import HubServer
+from tests.models.taken_out import UP_PROJ, take_out
 from tests.test_old_runs import FIXTURE, LOW
 
 Run = Callable[..., Any]
@@ -131,6 +132,19 @@ def test_a_dry_run_names_files_and_sizes(runs: Path, alignlab: Run) -> None:
     assert '"me/thing"' in (folder / "README.md").read_text(), "its code loads it from there"
     offline = alignlab("export", str(folder), "--to", "hub", "--repo", "me/thing")
     assert (offline.code, "nothing was uploaded to me/thing: HF_HUB_OFFLINE is set" in offline.err) == (2, True)
+
+
+def test_a_folder_whose_weights_lack_a_tensor_is_not_uploaded(runs: Path, alignlab: Run, hub: HubServer) -> None:
+    """A model card that was edited is no reason to refuse."""
+    assert alignlab("export", LOW, "--to", "merged", "out").code == 0
+    Path("out/README.md").write_text("edited")
+    assert alignlab("export", "out", "--to", "hub", "--repo", "me/thing", "--dry-run").code == 0
+    take_out(Path("out/model.safetensors"), UP_PROJ)
+    for words in ([], ["--dry-run"]):
+        found = alignlab("export", "out", "--to", "hub", "--repo", "me/thing", *words)
+        assert (found.code, "out/model.safetensors is not the file that was exported" in found.err) == (2, True)
+        assert "--overwrite" in found.err
+    assert not hub.commits
 
 
 def test_a_folder_is_uploaded_as_one_commit(runs: Path, alignlab: Run, hub: HubServer) -> None:

@@ -485,6 +485,24 @@ def test_rounded_to_4_bits(tensor: str, tmp_path: Path) -> None:
             load_pretrained(str(folder), dtype="float32", quantize="nf4")
 
 
+def test_weights_that_are_stored_in_4_bits(tmp_path: Path) -> None:
+    """The library loads such a file without the scales of the scales, and computes other numbers."""
+    pytest.importorskip("bitsandbytes")
+    model = make("Llama", hidden_size=64, intermediate_size=64, head_dim=32)
+    rounded = load_pretrained(str(save(model, tmp_path / "model")), dtype="float32", quantize="nf4")[0]
+    folder = save(rounded, tmp_path / "rounded")
+    assert torch.equal(loaded(folder)(IDS).logits, rounded(IDS).logits)
+    whole = load_file(folder / "model.safetensors")
+    up_proj = "model.layers.1.mlp.up_proj.weight"
+    stored = [name for name in whole if name.startswith(up_proj)]
+    assert len(stored) == 6
+    for name in (*stored, "model.norm.weight"):
+        edit(folder, lambda t, name=name: {n: v for n, v in whole.items() if n != name})  # type: ignore[misc]
+        assert f"random numbers: 1 parameter ({name})" in refusal(folder)
+    edit(folder, lambda t: {n: v for n, v in whole.items() if not n.endswith("nested_absmax")})
+    assert "random numbers: 14 parameters (model.layers.0.mlp.down_proj.weight.nested_absmax" in refusal(folder)
+
+
 # From the command line.
 
 

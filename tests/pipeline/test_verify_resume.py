@@ -90,6 +90,18 @@ def test_several_runs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 BANDIT = ["experiment=bandit_ipo"]
+# A Llama that samples texts, with a reward function of the user's own.
+TINY = [
+    "model=tiny", "data=pairs", "data.path=pairs.jsonl", "reward=gold", "reward.function=own_rule:remainder",
+    "trainer.batch_size=4", "rollout.max_new_tokens=6", "optim.lr=1e-3", "tracking=none", "evaluation=off",
+]  # fmt: skip
+
+
+def write_files_of_tiny() -> None:
+    rows = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(12)]
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rule = "def remainder(prompt: str, answer: str) -> float:\n    return float(sum(map(ord, answer)) % 7)\n"
+    Path("own_rule.py").write_text(rule)
 
 
 @pytest.mark.slow
@@ -102,10 +114,13 @@ BANDIT = ["experiment=bandit_ipo"]
         [*LAB, "objective=dpo", "peft=lora", "peft.dropout=0.1", FULL_PARENT],
         [*LAB, *REWARD, "objective=ppo"],
         [*LAB, "objective=grpo"],
+        [*TINY, "objective=ppo"],
+        [*TINY, "objective=grpo"],
     ],
-    ids=["bandit", "best", "lora", "ppo", "grpo"],
+    ids=["bandit", "best", "lora", "ppo", "grpo", "tiny ppo", "tiny grpo"],
 )
 def test_a_run_that_is_killed_resumes_to_the_last_bit(words: list[str], alignlab: Run) -> None:
+    write_files_of_tiny()
     result = alignlab("verify-resume", *words, "--updates", "8")
     assert result.code == 0, result.err
     assert "resumes to the last bit" in result.out

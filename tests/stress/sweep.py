@@ -58,19 +58,22 @@ class Outcome:
     descriptors: list[tuple[float, float]] = field(default_factory=list)
 
 
-def stress(folder: Path, *, points: int, kills: int, commands: int, seed: int = 0, at_once: int = 2) -> Outcome:
+def stress(
+    folder: Path, *, points: int, kills: int, commands: int, seed: int = 0, at_once: int = 2, launcher: str = "local"
+) -> Outcome:
     """Run a sweep of `points` runs below a folder until it is done.
 
     kills:    how many processes are killed in all.
     commands: how many of these are the command itself, whose workers end with it.
     at_once:  number of workers.
+    launcher: local or ray.
     """
     draw, outcome, began = random.Random(seed), Outcome(), time.monotonic()
     # The number of finished runs at which something is killed. A kill that finds no run at work waits for the next one.
     due = sorted(draw.sample(range(points - at_once), kills))
     of_command = set(draw.sample(due, commands))
     words = [*POINT, "-m", f"seed=range(1,{points + 1})", "sweep.name=stress", f"output_root={folder / 'outputs'}"]
-    words += ["launcher=local", f"launcher.at_once={at_once}", "launcher.retries=5"]
+    words += [f"launcher={launcher}", f"launcher.at_once={at_once}", "launcher.retries=5"]
     while not outcome.codes or outcome.codes[-1] != 0:
         if len(outcome.codes) > commands + 2:
             break

@@ -17,8 +17,10 @@ import pandas as pd
 import psutil
 import pytest
 
+from alignlab.integrity import sha256_of
 from alignlab.runs.directory import RunDir
 from tests.lab_runs import LAB
+from tests.stress.sweep import faults, stress
 from tests.sweep.launchers.test_local_pool import eventually, running, states, table
 
 Run = Callable[..., Any]
@@ -73,6 +75,46 @@ def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: No
     assert first["pid"] != os.getpid()
     assert len(list(Path("outputs/runs").glob("sft-*/run.json"))) == 1
     assert "done, in" in Path(f"outputs/sweeps/s/logs/{point}.log").read_text()
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("sft_parent")
+def test_without_retries_a_killed_point_has_failed_and_the_same_command_resumes_it(
+    alignlab: Run, two_workers: None
+) -> None:
+    sweep = [*STEADY, "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s", "launcher=ray", "launcher.retries=0"]
+    assert alignlab("train", *STEADY, "objective.beta=0.1", "output_root=whole").code == 0
+    (whole,) = Path("whole/runs").glob("dpo-*[0-9a-f]")
+    root = Path("outputs")
+    killer = threading.Thread(
+        target=lambda: os.kill(eventually(lambda: running(root, whole.name, 8), 500), signal.SIGKILL)
+    )
+    killer.start()
+    result = alignlab("train", *sweep)
+    killer.join()
+    assert result.code == 3, result.err
+    assert "no result for 1 of 3 points" in result.err
+    first, *others = states(root, "s")
+    assert (first["id"], first["status"], first["attempt"]) == (whole.name, "failed", 1)
+    assert first["reason"].startswith("its process ended with WorkerCrashedError")
+    assert [other["status"] for other in others] == ["done", "done"]
+    assert alignlab("train", *sweep).code == 0
+    first, *others = states(root, "s")
+    assert (first["status"], first["attempt"], first["resumed_from"] >= 5) == ("done", 2, True)
+    assert [(other["status"], other["attempt"]) for other in others] == [("done", 1), ("done", 1)]
+    resumed = RunDir.of(root, whole.name).policy / "model.safetensors"
+    assert sha256_of(resumed) == sha256_of(whole / "policy/model.safetensors")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_no_point_is_lost_if_workers_and_the_command_are_killed(tmp_path: Path) -> None:
+    outcome = stress(tmp_path, points=8, kills=3, commands=1, launcher="ray")
+    found = list(faults(tmp_path, outcome, points=8, kills=3))
+    assert found == [], (tmp_path / "stress.log").read_text()[-3000:]
+    assert outcome.codes == [-signal.SIGKILL, 0]
+    assert not list(psutil.Process().children(recursive=True)), "nothing is left behind"
 
 
 @needs_ray

@@ -34,10 +34,16 @@ class Prepared:
     extras: dict[str, Any]
 
 
-def prepare(start: InitialPolicy, rows: RunRows, device: torch.device) -> Prepared:
-    """Move the model to the device, choose its layout, compute the reference, and compile layers if that pays."""
+def prepare(start: InitialPolicy, rows: RunRows, device: torch.device, *, shards: bool = False) -> Prepared:
+    """Move the model to the device, choose its layout, compute the reference, and compile layers if that pays.
+
+    shards: whether the weights will be sharded. As a whole they may not fit on the device. So they stay on the CPU until
+            then, unless a cached reference has to be computed with them.
+    """
     config = start.plan.train
     needs = config.objective.requires
+    if shards and config.reference_kind != "cached":
+        device = torch.device("cpu")
     for warning in config.objective.data_warnings(rows.counts):
         log.info("%s", warning)
     start.model.to(device)

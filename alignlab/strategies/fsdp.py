@@ -1,0 +1,23 @@
+"""Fully sharded data parallel (FSDP2), Zhao et al. 2023, https://arxiv.org/abs/2304.11277."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from alignlab.strategies.base import Strategy
+
+
+@dataclass(kw_only=True)
+class FSDP(Strategy):
+    """Each process holds a part of each weight, of its gradient and of its optimizer state.
+
+    A layer's weights are gathered for its forward pass and its backward pass.
+    """
+
+    shards: ClassVar[bool] = True
+
+    def build(self) -> Any:
+        from alignlab.strategies.sharded import ShardedStrategy
+
+        return ShardedStrategy()

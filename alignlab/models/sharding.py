@@ -1,4 +1,4 @@
-"""Sharded weights (FSDP2, Zhao et al. 2023, https://arxiv.org/abs/2304.11277): each process holds a part of each tensor.
+"""Sharded weights (FSDP2, Zhao et al. 2023, https://arxiv.org/abs/2304.11277): each process holds a part of each.
 
 The weights of a layer are gathered for its forward pass and its backward pass, and freed after each of them. So all
 processes must make the same passes in the same order. Gradients are averaged over the processes, as DDP does.
@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -30,7 +30,8 @@ def shard(root: nn.Module, models: Sequence[Any], device: torch.device) -> None:
 
     models: Hugging Face models inside `root`, possibly with adapters, or modules with a scalar head and nothing else.
     """
-    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))  # Lightning's mesh has other time limits
+    # Not the mesh of Lightning, whose connections have a time limit that a long evaluation could exceed.
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     units: list[nn.Module] = []
     for model in map(innermost, models):

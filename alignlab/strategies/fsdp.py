@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from alignlab.errors import Problem
 from alignlab.strategies.base import Strategy
 
 
@@ -16,6 +18,14 @@ class FSDP(Strategy):
     """
 
     shards: ClassVar[bool] = True
+
+    def missing(self) -> Iterator[Problem]:
+        import torch
+        from torch.distributed import fsdp
+
+        if not hasattr(getattr(fsdp, "FSDPModule", None), "reset_iter_state"):
+            text = f"needs a newer torch than {torch.__version__}; it was tested with 2.13"
+            yield Problem("", "fsdp", text, "pip install --upgrade torch   or   strategy=ddp")
 
     def build(self) -> Any:
         from alignlab.strategies.sharded import ShardedStrategy

@@ -2,6 +2,8 @@
 
 The weights of a layer are gathered for its forward pass and its backward pass, and freed after each of them. So all
 processes must make the same passes in the same order. Gradients are averaged over the processes, as DDP does.
+
+Older versions of torch, with which other strategies work, lack what is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -13,9 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from alignlab.models.efficiency import layers
 from alignlab.models.forward import backbone, innermost
@@ -30,6 +29,9 @@ def shard(root: nn.Module, models: Sequence[Any], device: torch.device) -> None:
 
     models: Hugging Face models inside `root`, possibly with adapters, or modules with a scalar head and nothing else.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     # Not the mesh of Lightning, whose connections have a time limit that a long evaluation could exceed.
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
@@ -51,6 +53,8 @@ def gathered(root: nn.Module) -> Iterator[None]:
 
     All processes enter the block together. They may leave it at different times.
     """
+    from torch.distributed.fsdp import FSDPModule
+
     root(_nothing)  # the first pass through `root` makes it the root
     units = [unit for unit in root.modules() if isinstance(unit, FSDPModule)]
     inner = units[1:]
@@ -69,11 +73,13 @@ def gathered(root: nn.Module) -> Iterator[None]:
 def whole(tensor: Tensor) -> Tensor:
     """The tensor without its gradient. If it is sharded, all processes must call this together."""
     tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor that all processes have, if `like` is sharded; else the tensor itself."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -40,12 +40,14 @@ class ShardedStrategy(ModelParallelStrategy):
         return found
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's state with whole tensors, on the CPU."""
+        """The optimizer's state with whole tensors, on the CPU; without tensors in processes that do not write."""
         state = optimizer.state_dict()
-        of_weights = {
-            place: {key: whole(value).cpu() if isinstance(value, Tensor) else value for key, value in own.items()}
-            for place, own in state["state"].items()
-        }
+        of_weights: dict[int, dict[str, Any]] = {}
+        for place, own in state["state"].items():
+            for key, value in own.items():
+                kept = whole(value) if isinstance(value, Tensor) else value
+                if self.is_global_zero:
+                    of_weights.setdefault(place, {})[key] = kept.cpu() if isinstance(kept, Tensor) else kept
         return {**state, "state": of_weights}
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:

@@ -53,7 +53,7 @@ SHARDED = {
     "copy": ["objective=dpo", "objective.beta=0.5", "reference=copy", "trainer.micro_batch_tokens=40"],
     "kto in small pieces": [*RUNS["kto"], "trainer.micro_batch_tokens=40"],
     "gradient checkpointing": [*LORA, "reference=adapter_off", "trainer.gradient_checkpointing=true"],
-    "ppo, lora": [*PPO, "peft=lora"],
+    "ppo, lora": [*PPO, "peft=lora", "objective.critic=network"],
     "best of n": ["objective=best_of_n", *PPO[1:]],
     "the best policy": [*RUNS["dpo"], "trainer.keep_best=eval/loss"],
     "sampled evaluations": [*RUNS["lora"], "evaluation.every=2", "evaluation.at_end=true", "evaluation.prompts=2"],

@@ -26,7 +26,7 @@ and what to change if it does not fit. Nothing is loaded or downloaded. The numb
 
   --gpu NAME       kind of device (default: h100): {", ".join(GPUS)}
   --devices N      number of devices that share each update (default: 1)
-  --strategy NAME  how they share it: ddp (default), zero2 or fsdp; `train` has ddp only
+  --strategy NAME  how they share it: ddp (default), zero2 or fsdp; `train` has ddp and fsdp
   --prompt N       tokens of a prompt (default: data.max_prompt_length)
   --answer N       tokens of an answer (default: what data.max_length leaves for it, or rollout.max_new_tokens)
   --json           print one JSON document"""
@@ -131,9 +131,8 @@ def _changes(run: Estimate) -> Iterator[str]:
     if run.needed is None:
         yield "  no number of devices holds it as it is: a single row is too large"
     else:
-        how = f"--devices {run.needed} --strategy fsdp"
-        devices = _devices(run.needed)
-        yield f"  as it is, it fits on {devices} that share the weights ({how}), which `train` can't do yet"
+        how = f"trainer.devices={run.needed} strategy=fsdp"
+        yield f"  as it is, it fits on {_devices(run.needed)} that share the weights ({how})"
     if run.advice:
         yield "  or change, one after another:"
         for one in run.advice:

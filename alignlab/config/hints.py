@@ -161,7 +161,7 @@ _WARMUP = "warm-up is counted in updates: optim.warmup_steps"
 _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 means only at the end"
 _RESUME = "type the same command again: it resumes a run that was stopped"
 _DEVICES = "trainer.devices=<number of devices of a run>; launcher=local gives each point of a sweep its own GPUs"
-_SHARED = f"strategy=ddp says how the devices of a run share the work; {_DEVICES}"
+_SHARED = f"strategy=ddp or strategy=fsdp says how the devices of a run share the work; {_DEVICES}"
 _SAMPLER = "engine=vllm samples with vLLM; engine.cache_gb is its memory for keys and values, engine.server a server"
 _NAME = "a run is named by its id, a hash of its settings; sweep.name=<name> names a sweep"
 _REWARD = (

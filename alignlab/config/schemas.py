@@ -256,7 +256,7 @@ class RunEvaluation(Evaluation):
 class Train(Checked):
     """One run of `alignlab train`.
 
-    strategy:    how the processes of `trainer.devices` share the work: auto, ddp and others.
+    strategy:    how the processes of `trainer.devices` share the work: auto, ddp, fsdp and others.
     reference:   source of the reference log-probabilities: cached (one pass, stored and shared by runs), copy (a second
                  model in memory), adapter_off (the policy without its adapter), none or auto. auto is cached if
                  log-probabilities of answers suffice. none is possible if the objective needs no reference; metrics
@@ -508,6 +508,8 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("model.quantize", parts["model"].quantize, text, "peft=lora")
     if {"engine", "model", "data"} <= parts.keys():
         yield from _engine_problems(parts["engine"], parts["model"], parts["data"])
+    if {"strategy", "model", "optim", "engine"} <= parts.keys() and parts["strategy"].shards:
+        yield from _sharding_problems(parts["strategy"], parts["model"], parts["optim"], parts["engine"])
     if {"optim", "trainer"} <= parts.keys():
         warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
         if warmup >= steps and not parts["trainer"].max_epochs:
@@ -526,6 +528,20 @@ def _engine_problems(engine: Engine, model: ModelSource, data: Source) -> Iterat
     if data.world is not None and not data.world.is_whole:
         text = "has no effect: answers are chosen among candidates by their probabilities under the policy"
         yield Problem("engine", name, text, "engine=huggingface")
+
+
+def _sharding_problems(strategy: Strategy, model: ModelSource, optim: Optim, engine: Engine) -> Iterator[Problem]:
+    """Problems of parts that need whole weights, of which each process holds a part only."""
+    name = module_name(type(strategy))
+    if not model.trainable:
+        text = "can't divide weights of 4 bits"
+        yield Problem("strategy", name, text, "model.quantize=none   or   strategy=ddp")
+    if not optim.works_on_parts:
+        text = f"divides weights among the devices, and optim={module_name(type(optim))} needs whole ones"
+        yield Problem("strategy", name, text, "optim=adamw   or   strategy=ddp")
+    if not engine.exact:
+        text = f"divides weights among the devices, and engine={module_name(type(engine))} needs whole ones"
+        yield Problem("strategy", name, text, "engine=huggingface   or   strategy=ddp")
 
 
 def _round_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.questions import Question
 from alignlab.evaluation.settings import Evaluation
 from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
+from alignlab.models.forward import on_device
 from alignlab.models.generation import template_of
 from alignlab.models.reference import ScoringOptions, token_logps
 from alignlab.rollout.engines.base import Engine
@@ -94,7 +95,7 @@ class Suite:
         kept = _kept_answers(file, key, len(prompts))
         if kept is None:
             draws = [Draw(settings.seed, text, number) for text, number in seeds]
-            side.model.to(self.how.device)
+            on_device(side.model, self.how.device)
             sampler = self.engine.sampler()
             sampler.update(side.model)
             answers = sampler.sample(prompts, draws, settings, template.ends, self.how.progress)

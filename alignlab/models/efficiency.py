@@ -81,11 +81,11 @@ def compile_layers(policy: Any) -> None:
 
     A batch of one sequence is compiled apart from larger batches: torch.compile takes every size of 1 for a constant.
     """
-    for layer in _layers(innermost(policy)):
+    for layer in layers(innermost(policy)):
         layer.compile(dynamic=True)
 
 
-def _layers(model: Any) -> list[Any]:
+def layers(model: Any) -> list[Any]:
     """The decoder's layers, which are the longest ModuleList of the model."""
     from torch.nn import ModuleList
 

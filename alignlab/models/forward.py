@@ -89,6 +89,11 @@ def innermost(model: Any) -> Any:
     return get_base() if callable(get_base) else model
 
 
+def on_device(model: Any, device: torch.device) -> Any:
+    """The model, moved to a device unless it is there. Moving a model with sharded weights would free gathered ones."""
+    return model if next(model.parameters()).device == device else model.to(device)
+
+
 def precision(model: torch.nn.Module) -> str:
     """Name of the dtype of a model's weights, such as "float32"."""
     return str(next(model.parameters()).dtype).removeprefix("torch.")

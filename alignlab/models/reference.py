@@ -25,7 +25,7 @@ from alignlab.data.fingerprint import digest, row_key
 from alignlab.data.layout import Layout, Rows, collate_rows, split_by_budget
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import NonFiniteError, StoredReferenceError
-from alignlab.models.forward import Predictions, predict
+from alignlab.models.forward import Predictions, on_device, predict
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference_store import Found, Keys, ReferenceStore
@@ -104,7 +104,7 @@ class LiveReference:
     def ready(self, device: torch.device) -> Iterator[None]:
         """Move the model to `device`, and make it compute the reference inside the block."""
         training = self.model.training
-        self.model.to(device).eval()
+        on_device(self.model, device).eval()
         try:
             with self.switch():
                 yield

@@ -11,13 +11,14 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from alignlab.data.collate import Batch, LabelledBatch, PairBatch, collate_labelled, collate_pairs, to_device
@@ -27,9 +28,10 @@ from alignlab.errors import NotEnoughMemoryError
 from alignlab.metrics.base import Metric
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
-from alignlab.models.reference import Reference
+from alignlab.models.reference import LiveReference, Reference
+from alignlab.models.sharding import gathered, shard, whole
 from alignlab.modules.answer_metrics import label_metrics, preference_metrics, without_rounding
-from alignlab.modules.distributed import gather, share, total
+from alignlab.modules.distributed import gather, of_all, share, total
 from alignlab.modules.gradient import backward
 from alignlab.modules.held_out_pairs import HeldOutPairs
 from alignlab.modules.validity import check_start, gradient_not_finite, non_finite
@@ -94,6 +96,7 @@ class AlignmentModule(pl.LightningModule):
         self.last_metrics: dict[str, float] = {}  # of the latest update; empty if it is not logged
         self.samples: list[dict[str, Any]] = []  # answers of the latest update, to show to people
         self.rows_at_work: Sequence[Any] = ()  # of the latest update or evaluation
+        self.sharded = False  # whether each process holds a part of each weight only
         self._measured = True
         self._step_ended = 0.0
 
@@ -126,6 +129,34 @@ class AlignmentModule(pl.LightningModule):
     @abstractmethod
     def finiteness_check(self, values: Any) -> Tensor:
         """[B] one number per example. It is finite if all values of the example are."""
+
+    def forward(self, compute: Callable[..., Made], *args: Any) -> Made:
+        """`compute(*args)`, for which sharded weights are gathered. All passes of an update or evaluation use this."""
+        return compute(*args)
+
+    def shard(self, device: torch.device) -> None:
+        """Shard the weights of the policy, and of the models beside it, over all processes."""
+        references = [one.model for one in self.references() if isinstance(one, LiveReference)]
+        # As submodules they belong to the root, whose forward pass gathers their embeddings and output layers too.
+        self.beside = nn.ModuleList(dict.fromkeys(model for model in references if model is not self.policy))
+        shard(self, [self.policy, *self.beside, *self.critics()], device)
+        self.sharded = True
+
+    def references(self) -> list[Reference | None]:
+        """All references of this run."""
+        return [self.reference, self.pairs.reference if self.pairs else None]
+
+    def critics(self) -> list[nn.Module]:
+        """Models with a scalar head beside the policy."""
+        return []
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """A context in which each process holds all weights. All processes enter it together."""
+        return gathered(self) if self.sharded else nullcontext()
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.sharded:
+            self.shard(self.trainer.strategy.root_device)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # rows of token ids stay; their micro-batches are moved later
@@ -197,11 +228,13 @@ class AlignmentModule(pl.LightningModule):
     def held_out(self, rows: Sequence[Any], progress: Progress) -> dict[str, float]:
         """Metrics over all held-out rows as one batch, with dropout off. `rows` are this process's share."""
 
-        def see(batches: Sequence[Any]) -> list[Any]:
+        def see(batches: Sequence[Any], spare: Sequence[Any]) -> list[Any]:
             mean_count, values = self.mean_count(batches), []
             for batch in progress(batches, "evaluating"):
-                values.append(self.compute_logps(batch, mean_count))
+                values.append(self(self.compute_logps, batch, mean_count))
                 self.raise_if_not_finite(self.finiteness_check(values[-1]), batch.index, values[-1])
+            for batch in spare:
+                self(self.compute_logps, batch, mean_count)
             return values
 
         _, values = self.within_memory(rows, see)
@@ -221,11 +254,18 @@ class AlignmentModule(pl.LightningModule):
             self.raise_if_not_finite(found.checksum.reshape(-1, len(batch)).sum(0), batch.index)
             return found
 
-        def see_pairs(batches: Sequence[PairBatch]) -> list[PairLogps]:
-            return [PairLogps(*halves(logps(batch))) for batch in progress(batches, "evaluating pairs")]
+        def see_pairs(batches: Sequence[PairBatch], spare: Sequence[PairBatch]) -> list[PairLogps]:
+            seen = [PairLogps(*halves(self(logps, batch))) for batch in progress(batches, "evaluating pairs")]
+            for batch in spare:
+                self(logps, batch)
+            return seen
 
-        def see_labels(batches: Sequence[LabelledBatch]) -> list[LabelledLogps]:
-            return [LabelledLogps(logps(batch), batch.desirable) for batch in progress(batches, "evaluating labels")]
+        def see_labels(batches: Sequence[LabelledBatch], spare: Sequence[LabelledBatch]) -> list[LabelledLogps]:
+            name = "evaluating labels"
+            seen = [LabelledLogps(self(logps, batch), batch.desirable) for batch in progress(batches, name)]
+            for batch in spare:
+                self(logps, batch)
+            return seen
 
         own = share(self.trainer, pairs.rows)
         if pairs.are_labelled:
@@ -293,12 +333,19 @@ class AlignmentModule(pl.LightningModule):
         self.state = checkpoint["objective_state"]
 
     def within_memory(
-        self, rows: Sequence[Any], work: Callable[[list[Any]], Made], collate: Callable[[Any], Any] | None = None
+        self,
+        rows: Sequence[Any],
+        work: Callable[[list[Any], list[Any]], Made],
+        collate: Callable[[Any], Any] | None = None,
+        *,
+        alone: bool = False,
     ) -> tuple[list[Any], Made]:
         """(micro-batches of the rows, result of `work` on them). If memory runs out, smaller ones are tried.
 
         The smaller size stays for the rest of the run.
+        work:    gets the micro-batches, and spare ones (see `_spare`).
         collate: makes a batch of rows, if these are not of the kind that is trained on.
+        alone:   whether the other processes do not call this at the same time. There are no spare micro-batches then.
         Raises NotEnoughMemoryError if memory does not suffice for one row.
         """
         device, state = next(self.policy.parameters()).device, self.state
@@ -306,7 +353,7 @@ class AlignmentModule(pl.LightningModule):
             portions = replace(self.micro_batches, collate=collate) if collate else self.micro_batches
             micro_batches = [to_device(micro, device) for micro in portions.of(rows)]
             try:
-                return micro_batches, work(micro_batches)
+                return micro_batches, work(micro_batches, [] if alone else self._spare(rows, micro_batches, portions))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -334,6 +381,21 @@ class AlignmentModule(pl.LightningModule):
                 counted(largest, "row"),
                 self.micro_batches.rows,
             )
+
+    def _spare(self, rows: Sequence[Any], own: Sequence[Any], portions: MicroBatches) -> list[Any]:
+        """Micro-batches that go through the model and do not count, so that all processes make the passes they need.
+
+        With sharded weights they make equally many. DDP needs one from a process that has no rows.
+        """
+        if self.trainer.world_size == 1:
+            return []
+        counts = of_all(self.trainer, len(own))
+        least = max(counts) if self.sharded else 1
+        filler = own[0] if own else None
+        if not all(counts):
+            first = next(part[0] for part in of_all(self.trainer, list(rows[:1])) if part)
+            filler = filler or to_device(portions.collate([first]), next(self.policy.parameters()).device)
+        return [filler] * (least - len(own))
 
     def with_state(self, values: Any, *, update: bool) -> Any:
         """The batch with the objective's state. With `update=True`, the state is first updated with this batch."""
@@ -366,7 +428,8 @@ class AlignmentModule(pl.LightningModule):
     def _clip(self, optimizer: Any) -> float:
         """Clip the gradient to the 2-norm `clip`, if that is above 0. Returns the 2-norm before clipping."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return float(nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf")))
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf"))
+        return float(whole(norm))
 
     def check_start(self, loss: float, values: Any) -> None:
         """Raise PolicyIsNotReferenceError if the policy does not equal its reference before the first update."""

@@ -25,6 +25,7 @@ class Differentiable(Protocol):
     objective: Objective
     seed: int
 
+    def __call__(self, compute: Callable[..., Made], *args: Any) -> Made: ...
     @property
     def global_step(self) -> int: ...
     def with_gradient(self, batch: Any) -> Any: ...
@@ -38,36 +39,43 @@ class Differentiable(Protocol):
     def manual_backward(self, loss: Tensor) -> None: ...
 
 
-def backward(module: Differentiable, micro_batches: list[Any]) -> Any:
-    """Compute the gradients of a global batch's mean loss. Returns the values of the whole batch."""
-    mean_count = module.mean_count(micro_batches)
+def backward(module: Differentiable, micro_batches: list[Any], spare: list[Any]) -> Any:
+    """Compute the gradients of a global batch's mean loss. Returns the values of the whole batch.
+
+    spare: further micro-batches, whose gradient counts as 0. The other processes need their passes.
+    """
+    mean_count, own = module.mean_count(micro_batches), len(micro_batches)
     seen = [
         _with_step_seed(module, i, module.compute_without_grad, micro, mean_count)
-        for i, micro in enumerate(micro_batches)
+        for i, micro in enumerate([*micro_batches, *spare])
     ]
-    beside = None if seen[0] is None else gather(module.trainer, seen)
-    split = len(micro_batches) > 1 or module.trainer.world_size > 1
+    beside = None if seen[0] is None else gather(module.trainer, seen[:own])
+    split = own > 1 or module.trainer.world_size > 1
     if split and module.objective.requires.couples_batch:
-        return _coupled_micro_batches(module, micro_batches, mean_count, beside)
-    return _each_micro_batch(module, micro_batches, mean_count, beside)
+        return _coupled_micro_batches(module, micro_batches, spare, mean_count, beside)
+    return _each_micro_batch(module, micro_batches, spare, mean_count, beside)
 
 
-def _each_micro_batch(module: Differentiable, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
+def _each_micro_batch(
+    module: Differentiable, micro_batches: Sequence[Any], spare: Sequence[Any], mean_count: float, beside: Any
+) -> Any:
     """Compute the gradients of a loss that is a mean over rows, one micro-batch at a time.
 
     Returns the values of the whole batch.
     """
     # Lightning averages the gradients of the processes, hence the factor world_size.
     share = module.trainer.world_size / total(module.trainer, sum(map(len, micro_batches)))
-    seen = []
+    seen, last = [], len(micro_batches) + len(spare) - 1
     for i, micro in enumerate(micro_batches):
-        with nullcontext() if i == len(micro_batches) - 1 else without_sync(module.trainer):
+        with nullcontext() if i == last else without_sync(module.trainer):
             value = _finite_values(module, i, micro, mean_count)
             loss = module.objective(module.with_state(module.attach_without_grad(value, beside), update=True))
             check_one_number_each(module.objective, loss, len(micro.index))
             module.raise_if_not_finite(loss, micro.index)
             module.manual_backward(loss.sum() * share)
         seen.append(map_tensors(value, torch.Tensor.detach))
+    for i, micro in enumerate(spare, start=len(micro_batches)):
+        module.manual_backward(_no_gradient(_finite_values(module, i, micro, mean_count)))
     return module.with_state(module.attach_without_grad(gather(module.trainer, seen), beside), update=False)
 
 
@@ -80,7 +88,9 @@ def check_one_number_each(objective: Objective, loss: Tensor, rows: int) -> None
         )
 
 
-def _coupled_micro_batches(module: Differentiable, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
+def _coupled_micro_batches(
+    module: Differentiable, micro_batches: Sequence[Any], spare: Sequence[Any], mean_count: float, beside: Any
+) -> Any:
     """Compute the gradients of a loss in which rows depend on each other. Returns the values of the whole batch.
 
     Gao et al. 2021, https://arxiv.org/abs/2101.06983, section 3.2. The result is exact and costs one more forward:
@@ -90,19 +100,23 @@ def _coupled_micro_batches(module: Differentiable, micro_batches: Sequence[Any],
     3. A second pass propagates these derivatives to the parameters.
     """
     with torch.no_grad():
-        seen = [_finite_values(module, i, micro, mean_count) for i, micro in enumerate(micro_batches)]
-    own = [map_tensors(value, _leaf) for value in seen]
+        seen = [_finite_values(module, i, micro, mean_count) for i, micro in enumerate([*micro_batches, *spare])]
+    own = [map_tensors(value, _leaf) for value in seen[: len(micro_batches)]]
     whole = module.with_state(module.attach_without_grad(gather(module.trainer, own), beside), update=True)
     loss = module.objective(whole)
-    index = torch.cat([micro.index for micro in micro_batches])
+    index = torch.cat([micro.index for micro in micro_batches]) if micro_batches else torch.empty(0)
     check_one_number_each(module.objective, loss, int(total(module.trainer, len(index))))
     start = rows_before(module.trainer, len(index))
     module.raise_if_not_finite(loss[start : start + len(index)], index)
-    loss.mean().backward()
+    if micro_batches:
+        loss.mean().backward()
+    last = len(seen) - 1
     for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
-        with nullcontext() if i == len(micro_batches) - 1 else without_sync(module.trainer):
+        with nullcontext() if i == last else without_sync(module.trainer):
             carried = _surrogate_dot(_finite_values(module, i, micro, mean_count), leaves)
             module.manual_backward(torch.stack(carried).sum() * module.trainer.world_size)
+    for i, micro in enumerate(spare, start=len(micro_batches)):
+        module.manual_backward(_no_gradient(_finite_values(module, i, micro, mean_count)))
     return map_tensors(whole, torch.Tensor.detach)
 
 
@@ -125,7 +139,7 @@ def _with_step_seed(
     """
     place = (module.seed * 1_000_003 + module.global_step) * 1_009 + i
     _seed(place * module.trainer.world_size + module.trainer.global_rank)
-    return compute(micro, mean_count)
+    return module(compute, micro, mean_count)
 
 
 def _seed(number: int) -> None:
@@ -140,6 +154,19 @@ def _seed(number: int) -> None:
 def _leaf(value: Tensor) -> Tensor:
     """The tensor as a leaf that collects a gradient, if its type allows that."""
     return value.detach().requires_grad_(value.is_floating_point())
+
+
+def _no_gradient(values: Any) -> Tensor:
+    """A scalar whose backward pass reaches all weights that `values` depend on, with a gradient of 0."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.requires_grad:
+            found.append(0 * tensor.sum())
+        return tensor
+
+    map_tensors(values, keep)
+    return torch.stack(found).sum()
 
 
 def _surrogate_dot(values: Any, leaves: Any) -> list[Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import Layout, Rows
@@ -23,7 +23,7 @@ from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceE
 from alignlab.models.forward import at_temperature, precision, predict
 from alignlab.models.heads import Critic, HeadCritic, NetworkCritic
 from alignlab.models.logps import answer_logps, score_predictions, summed
-from alignlab.models.reference import CachedReference, LiveReference
+from alignlab.models.reference import CachedReference, LiveReference, Reference
 from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import token_metrics
 from alignlab.modules.base import AlignmentModule
@@ -192,6 +192,13 @@ class OnlineModule(AlignmentModule):
             self.experience = Experience(**{**kept, "groups": groups})
             self._set_reference(self.experience.reference)
 
+    def references(self) -> list[Reference | None]:
+        return [*super().references(), self.context.start]
+
+    def critics(self) -> list[nn.Module]:
+        critic = self.critic
+        return [] if critic is None else [critic.scorer if isinstance(critic, NetworkCritic) else critic]
+
     def _gather(self, prompts: Sequence[PromptTokens], number: int) -> Experience:
         """Sample answers to all prompts, and turn them into rows to train on."""
         objective = self.objective
@@ -223,7 +230,8 @@ class OnlineModule(AlignmentModule):
         context, own = self.context, share(self.trainer, prompts)
         draws = self._draws(prompts, batch, samples)
         drawn = share(self.trainer, [draws[i * samples : (i + 1) * samples] for i in range(len(prompts))])
-        by_prompt, by_key = self._own_answers(own, [one for rows in drawn for one in rows], batch, author, progress)
+        with self.gathered():
+            by_prompt, by_key = self._own_answers(own, [one for rows in drawn for one in rows], batch, author, progress)
         answers = [answer for group in whole(self.trainer, by_prompt) for answer in group]
         sampled = [answer.sample for answer in answers]
         ended = torch.tensor([answer.ended for answer in sampled])
@@ -356,12 +364,12 @@ class OnlineModule(AlignmentModule):
     def _by_token(self, rows: Sequence[RolloutTokens], look: Callable[[RolloutBatch], Tensor]) -> Tensor:
         """[N, T, ...] results of `look` for all tokens, on the CPU. `look` is called with one micro-batch at a time."""
 
-        def see(batches: list[RolloutBatch]) -> list[Tensor]:
+        def see(batches: list[RolloutBatch], spare: list[RolloutBatch]) -> list[Tensor]:
             return [part for batch in batches for part in look(batch).float().cpu()]
 
         training = self.policy.training
         self.policy.eval()
-        _, parts = self.within_memory(rows, see, partial(collate_rollouts, layout=self.context.layout))
+        _, parts = self.within_memory(rows, see, partial(collate_rollouts, layout=self.context.layout), alone=True)
         self.policy.train(training)
         lengths = [len(completion) for row in rows for completion in row.completions]
         return torch.nn.utils.rnn.pad_sequence(

@@ -27,6 +27,8 @@ class AdamW8bit(AdamW):
         None  # they are rounded in blocks, and a block could span several models
     )
 
+    works_on_parts: ClassVar[bool] = False
+
     def missing(self) -> Iterator[Problem]:
         yield from installed("", "adamw_8bit", "bitsandbytes", extra="gpu")
 

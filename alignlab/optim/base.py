@@ -35,6 +35,9 @@ class Optim(Checked, ABC):
     # optimizer can't train several runs as one model.
     moments: ClassVar[tuple[str, ...] | None] = None
 
+    # Whether the optimizer can train weights of which each process holds a part (strategy=fsdp).
+    works_on_parts: ClassVar[bool] = True
+
     def problems(self) -> Iterator[Problem]:
         yield from positive("lr", self.lr, example=1e-4, hint="peak learning rate")
         yield from at_least("weight_decay", self.weight_decay, 0, example=0.0)

@@ -38,7 +38,8 @@ class Memory:
     optimizer:    its state.
     reference:    a copy of the weights, if the reference is one.
     critic:       a critic or a reward model of its own, with gradients and optimizer state of the critic.
-    activations:  what the layers keep for the backward pass, and what one layer needs while it is computed.
+    activations:  what the layers keep for the backward pass, and what one layer needs while it is computed. With fsdp
+                  also the weights that are gathered.
     logits:       a piece of logits with its derivatives, and the gradient of the output layer.
     rollouts:     keys and values of the answers that are sampled, and the distributions of their next tokens.
     """
@@ -63,9 +64,9 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
 
     strategy: of several devices. ddp: each has everything, and a second copy of the gradients while they are summed.
               zero2: gradients and optimizer state are shared out. fsdp (ZeRO-3): weights too; two layers at a time are
-              gathered.
+              gathered, and all weights while answers are sampled.
     """
-    weights, gathered = _weights(setup), 0.0
+    weights, gathered, all_gathered = _weights(setup), 0.0, 0.0
     gradients, optimizer = float(setup.trained * setup.trained_item), setup.trained * setup.moments
     reference = _dense(setup) if setup.reference == "copy" else 0.0
     critic = _critic(setup)
@@ -74,11 +75,11 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
     elif devices > 1:
         gradients, optimizer = gradients / devices, optimizer / devices
         if strategy == "fsdp":
-            gathered = 2 * weights / max(1, setup.shape.layers)
+            gathered, all_gathered = 2 * weights / max(1, setup.shape.layers), weights + reference + critic
             weights, reference, critic = weights / devices, reference / devices, critic / devices
     fixed = {"weights": weights, "optimizer": optimizer, "reference": reference, "critic": critic}
     moments = [
-        Memory(**fixed, gradients=g, activations=a + gathered, logits=z, rollouts=r)
+        Memory(**fixed, gradients=g, activations=a + (all_gathered if r else gathered), logits=z, rollouts=r)
         for g, a, z, r in _moments(setup, gradients)
     ]
     return max(moments, key=lambda memory: memory.total)

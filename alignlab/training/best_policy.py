@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from alignlab.models.sharding import whole
 from alignlab.tracking.metrics import CHOOSES
 from alignlab.training.callbacks import MetricsCallback
 
@@ -80,7 +81,7 @@ class BestPolicy(pl.Callback):
             self._since += 1
             return
         self.row, self.step, self._since = dict(row), step, 0
-        self._weights = {name: p.detach().to("cpu", copy=True) for name, p in _trained(policy)}
+        self._weights = {name: whole(p).to("cpu", copy=True) for name, p in _trained(policy)}
 
     def restore(self, policy: nn.Module) -> None:
         """Give the policy the weights of the best one, and make its evaluation the last one of the run."""

@@ -31,9 +31,9 @@ class MetricsCallback(pl.Callback):
     """Sends each step's and each evaluation's metrics to all sinks, from the first process only."""
 
     def __init__(
-        self, sinks: Sequence[Sink], every: int, progress: Progress, exact: Callable[[Any], dict[str, float]]
+        self, sinks: Sequence[Sink], every: int, progress: Progress, exact: Callable[[Any], dict[str, float]] | None
     ) -> None:
-        """exact: the exact metrics of a policy; empty outside the lab."""
+        """exact: computes the exact metrics of a policy; None outside the lab."""
         self._sinks = sinks
         self._every = every
         self._progress = progress
@@ -75,7 +75,10 @@ class MetricsCallback(pl.Callback):
     def validate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
         """Evaluate the current policy on all held-out rows, once per step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
-            found = module.validate(data.held_out_rows(), self._progress) | self._exact(module.policy)
+            found = module.validate(data.held_out_rows(), self._progress)
+            if self._exact:
+                with module.gathered():
+                    found |= self._exact(module.policy)
             self.eval_metrics = decided(trainer, found)
             if trainer.is_global_zero:
                 self.write(self.eval_metrics)

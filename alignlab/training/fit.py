@@ -18,6 +18,7 @@ from alignlab.data.datamodule import AlignmentData, MicroBatches
 from alignlab.data.layout import Layout
 from alignlab.judges.base import Judge
 from alignlab.models.reference import Reference
+from alignlab.models.sharding import fill, without_values
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
@@ -32,7 +33,7 @@ from alignlab.training.nonfinite import NonFinite
 from alignlab.training.prepare import prepare
 from alignlab.training.pruning import PruningThresholds
 from alignlab.training.run_recorder import RunRecorder
-from alignlab.training.sampling_callback import EvaluationCallback
+from alignlab.training.sampling_callback import EvaluationCallback, Standby
 from alignlab.training.setup import (
     log_end_of_turn,
     save_adapter_base,
@@ -84,6 +85,8 @@ def fit(
         if config.evaluation.every and leads:
             sampling = EvaluationCallback(plan, run, start, judges or {}, recorder.metrics)
             callbacks.append(sampling)
+        elif config.evaluation.every:
+            callbacks.append(Standby(config.evaluation.every))
         best = None
         if config.trainer.keep_best:
             best = BestPolicy(config.trainer.keep_best, config.trainer.patience, recorder.metrics)
@@ -95,9 +98,12 @@ def fit(
             *([Pruner(thresholds, recorder.metrics, checkpoint)] if thresholds else []),
         ]
         trainer = make_trainer(config, run, callbacks, place, max_steps=config.trainer.max_steps)
-        prepared = prepare(start, rows, trainer.strategy.root_device)
-        if leads and place.world > 1:
+        several = place.world > 1
+        shards = several and config.strategy.shards
+        prepared = prepare(start, rows, trainer.strategy.root_device, shards=shards)
+        if leads and several:
             torch.distributed.barrier()
+        whole = without_values(prepared.policy) if shards else None
         module = make_module(config, prepared.policy, prepared.layout, prepared.reference, **prepared.extras)
         data = make_data(config, rows, start=done)
         if done:
@@ -113,13 +119,16 @@ def fit(
                 nonfinite.stop()
         module.to(trainer.strategy.root_device)
         recorder.metrics.validate(trainer, module, data)
+        if whole is not None:
+            fill(whole, module.policy, keep=leads)
+        policy = module.policy if whole is None else whole
         if not leads:
             return {}
         if sampling:
             recorder.summary["time/sampling_seconds"] = round(sampling.seconds, 2)
         seconds = recorder.metrics.seconds
-        chosen = _choose(best, recorder, module.policy, trainer) if best else {}
-        return {**recorder.finish(module.policy, seconds), **chosen}
+        chosen = _choose(best, recorder, policy, trainer) if best else {}
+        return {**recorder.finish(policy, seconds), **chosen}
 
 
 def _choose(best: BestPolicy, recorder: RunRecorder, policy: Any, trainer: pl.Trainer) -> dict[str, Any]:

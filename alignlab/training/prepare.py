@@ -34,10 +34,16 @@ class Prepared:
     extras: dict[str, Any]
 
 
-def prepare(start: InitialPolicy, rows: RunRows, device: torch.device) -> Prepared:
-    """Move the model to the device, choose its layout, compute the reference, and compile layers if that pays."""
+def prepare(start: InitialPolicy, rows: RunRows, device: torch.device, *, shards: bool = False) -> Prepared:
+    """Move the model to the device, choose its layout, compute the reference, and compile layers if that pays.
+
+    shards: whether the weights will be sharded. As a whole they may not fit on the device, so they stay on the CPU
+            until then. Only a cached reference is computed with whole weights on the device.
+    """
     config = start.plan.train
     needs = config.objective.requires
+    if shards and config.reference_kind != "cached":
+        device = torch.device("cpu")
     for warning in config.objective.data_warnings(rows.counts):
         log.info("%s", warning)
     start.model.to(device)
@@ -48,19 +54,23 @@ def prepare(start: InitialPolicy, rows: RunRows, device: torch.device) -> Prepar
         layout = context.layout
     else:
         policy, reference = policy_and_reference(start, lambda: reference_requests(config, rows), layout, device)
-    _save_memory_and_time(start, rows, policy)
+    _save_memory_and_time(start, rows, policy, shards=shards)
     extras: dict[str, Any] = {"context": context} if context else {}
     extras["pairs"] = held_out_pairs(start, rows, layout, device, context.start if context else reference)
     return Prepared(policy, layout, reference, extras)
 
 
-def _save_memory_and_time(start: InitialPolicy, rows: RunRows, policy: Any) -> None:
-    """Apply gradient checkpointing if the config asks for it, and compile layers in runs that are long enough."""
+def _save_memory_and_time(start: InitialPolicy, rows: RunRows, policy: Any, *, shards: bool) -> None:
+    """Apply gradient checkpointing if the config asks for it, and compile layers in runs that are long enough.
+
+    Whether compiling pays with sharded weights is not known. So they are compiled only if the config asks for it.
+    """
     settings = start.plan.train.trainer
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
     tokens = settings.max_steps * settings.batch_size * rows.mean_tokens
-    if settings.compile == "always" or (settings.compile == "auto" and compiling_pays(policy, int(tokens))):
+    pays = settings.compile == "auto" and not shards and compiling_pays(policy, int(tokens))
+    if settings.compile == "always" or pays:
         if fault := compiler_fault():
             log.warning("the model's layers are not compiled: %s", fault)
         else:

@@ -82,7 +82,8 @@ class RunRecorder:
             shutil.rmtree(run.figures, ignore_errors=True)  # of an earlier attempt
             self.sinks = self._open(done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
-        self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar, self.exact_metrics)
+        exact = self.exact_metrics if plan.is_measured_exactly else None
+        self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar, exact)
         evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
         self.metrics.eval_metrics = next(evaluated, {})
 

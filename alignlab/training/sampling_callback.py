@@ -38,6 +38,18 @@ from alignlab.training.setup import InitialPolicy, device_of
 log = logging.getLogger(__name__)
 
 
+class Standby(pl.Callback):
+    """In the processes that do not evaluate: gives the first one its weights, if these are sharded."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        if trainer.global_step % self._every == 0:
+            with pl_module.gathered():
+                pass
+
+
 class EvaluationCallback(pl.Callback):
     """Evaluates the policy every `evaluation.every` updates. Rows go to `<run>/evaluation/step-<n>`.
 
@@ -92,10 +104,11 @@ class EvaluationCallback(pl.Callback):
         step = trainer.global_step
         if step % self._every:
             return
-        if self._limited and not self._is_in_time(pl_module.policy):
-            self.left_out += 1
-        else:
-            self.evaluate(pl_module.policy, step)
+        with pl_module.gathered():
+            if self._limited and not self._is_in_time(pl_module.policy):
+                self.left_out += 1
+            else:
+                self.evaluate(pl_module.policy, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.left_out:

@@ -66,7 +66,7 @@ ALLOWED = {
     "runs": {"errors", "integrity", "spelling", "locks"},
     "objectives": BASE | {"discovery"},
     "optim": BASE | {"discovery"},
-    "strategies": BASE,
+    "strategies": BASE | {"models"},
     "tracking": BASE,
     "data": BASE | {"lab", "discovery", "statistics"},
     "models": BASE | {"data", "lab"},

@@ -103,3 +103,13 @@ def test_an_engine_that_has_no_effect_or_gets_no_whole_weights_is_refused(tmp_pa
     assert sorted(problem.key for problem in error.value.problems) == [
         "engine.cache_gb", "engine.cache_gb", "engine.eager", "engine.server",
     ]  # fmt: skip
+
+
+def test_parts_that_need_whole_weights_are_refused_with_sharded_ones() -> None:
+    words = (*TEXT, "model.parent=[]", "engine=vllm", SERVER, "optim=adamw_8bit")
+    with pytest.raises(ConfigError) as error:
+        planned(*words, "strategy=fsdp")
+    found = [problem for problem in error.value.problems if problem.key == "strategy"]
+    assert [problem.value for problem in found] == ["fsdp", "fsdp"]
+    assert [problem.allowed.split()[-4] for problem in found] == ["optim=adamw_8bit", "engine=vllm"]
+    assert planned(*words[:4], "strategy=fsdp").id == planned(*words[:4]).id

@@ -87,6 +87,8 @@ def test_several_devices() -> None:
     assert (fsdp.weights, fsdp.optimizer) == (alone.weights / 4, alone.optimizer / 4)
     assert fsdp.activations > alone.activations, "two layers are gathered"
     assert memory_of(one, devices=1, strategy="fsdp") == alone
+    sampling = memory_of(small(sampled=10_000), devices=4, strategy="fsdp")
+    assert sampling.activations == 4 * sampling.weights == alone.weights, "all weights are gathered"
 
 
 def test_rollouts_of_a_long_answer_are_the_peak() -> None:

@@ -47,6 +47,18 @@ RUNS = {
     "lora": [*LORA, "reference=adapter_off"],
     "lora, cached": [*LORA, "reference=cached"],
 }
+# With sharded weights, all processes make equally many passes, also if their rows need different numbers of them.
+SHARDED = {
+    **RUNS,
+    "copy": ["objective=dpo", "objective.beta=0.5", "reference=copy", "trainer.micro_batch_tokens=40"],
+    "kto in small pieces": [*RUNS["kto"], "trainer.micro_batch_tokens=40"],
+    "gradient checkpointing": [*LORA, "reference=adapter_off", "trainer.gradient_checkpointing=true"],
+    "ppo, lora": [*PPO, "peft=lora", "objective.critic=network"],
+    "best of n": ["objective=best_of_n", *PPO[1:]],
+    "the best policy": [*RUNS["dpo"], "trainer.keep_best=eval/loss"],
+    "sampled evaluations": [*RUNS["lora"], "evaluation.every=2", "evaluation.at_end=true", "evaluation.prompts=2"],
+}
+STRATEGIES = {"ddp": RUNS, "fsdp": SHARDED}
 # Rank 0 trains the runs of a file, one after another. The other process follows it.
 DRIVER = """
 import json, sys
@@ -100,22 +112,27 @@ def start_together(folder: Path, command: Sequence[str], variables: dict[int, di
     return [process.wait(timeout=600) for process in started]
 
 
-@pytest.mark.slow  # about a minute of two cores
+@pytest.mark.slow  # about three minutes of two cores
 def test_two_processes_of_torchrun_are_one(alignlab: CLI, tmp_path: Path) -> None:
-    runs = [[*SHORT, *words, f"output_root={tmp_path}/two/{i}"] for i, words in enumerate(RUNS.values())]
+    runs = [
+        [*SHORT, *words, f"strategy={strategy}", f"output_root={tmp_path}/{strategy}/{i}"]
+        for strategy, own in STRATEGIES.items()
+        for i, words in enumerate(own.values())
+    ]
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     (tmp_path / "driver.py").write_text(DRIVER)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "driver.py"]
-    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=900)
-    assert json.loads((tmp_path / "codes.json").read_text()) == [0] * len(RUNS)
-    for i, (name, words) in enumerate(RUNS.items()):
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=1800)
+    assert json.loads((tmp_path / "codes.json").read_text()) == [0] * len(runs)
+    for i, (name, words) in enumerate(SHARDED.items()):
         result = alignlab("train", *SHORT, *words, f"output_root=one/{i}")
         assert result.code == 0, f"{name}: {result.err}"
-        one, two = only_run(f"one/{i}"), only_run(f"two/{i}")
-        assert one.id == two.id, "devices do not count in the id"
-        assert_same(one.path, two.path)
-        assert {file.name for file in two.policy.iterdir()} == {file.name for file in one.policy.iterdir()}
-        assert (two.record()["machine"]["processes"], two.record()["status"]) == (2, "done")
+        one = only_run(f"one/{i}")
+        for two in (only_run(f"{strategy}/{i}") for strategy, own in STRATEGIES.items() if name in own):
+            assert one.id == two.id, "devices and strategies do not count in the id"
+            assert_same(one.path, two.path)
+            assert {file.name for file in two.policy.iterdir()} == {file.name for file in one.policy.iterdir()}
+            assert (two.record()["machine"]["processes"], two.record()["status"]) == (2, "done")
 
 
 @pytest.mark.slow
@@ -148,10 +165,12 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
-    alignlab: CLI, monkeypatch: pytest.MonkeyPatch
+    strategy: str, alignlab: CLI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader notices it at once, the run has failed, nothing is left, and both kinds of resume are exact."""
+    two = ["trainer.devices=2", f"strategy={strategy}"]
     assert alignlab("train", *LONG, "output_root=whole").code == 0
     began = 0.0
 
@@ -163,7 +182,7 @@ def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
 
     with monkeypatch.context() as patch:
         at_step(patch, 7, kill)
-        result = alignlab("train", *LONG, "trainer.devices=2")
+        result = alignlab("train", *LONG, *two)
     assert time.monotonic() - began < 30
     assert result.code == 1
     record = only_run("outputs").record()
@@ -175,7 +194,7 @@ def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
         at_step(patch, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
         assert alignlab("train", *LONG).code == 130
     assert only_run("outputs").record()["resumed_from"] == 6
-    result = alignlab("train", *LONG, "trainer.devices=2")  # and two go on after update 9
+    result = alignlab("train", *LONG, *two)  # and two go on after update 9
     assert result.code == 0, result.err
     assert only_run("outputs").record()["resumed_from"] == 9
     assert_same(only_run("whole").path, only_run("outputs").path)
@@ -237,9 +256,11 @@ def test_the_error_of_a_follower_keeps_its_type_and_rows() -> None:
 
 
 @pytest.mark.slow
-def test_the_leader_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_leader_is_killed(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its followers end by themselves, and the run counts as interrupted."""
-    command = [sys.executable, "-m", "alignlab", "train", *LONG, "trainer.devices=2", "trainer.max_steps=100000"]
+    settings = ["trainer.devices=2", "trainer.max_steps=100000", f"strategy={strategy}"]
+    command = [sys.executable, "-m", "alignlab", "train", *LONG, *settings]
     leader = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
     metrics, until = tmp_path / "outputs/runs", time.monotonic() + 600
     try:

@@ -1,0 +1,114 @@
+"""Sharded weights (FSDP2, Zhao et al. 2023, https://arxiv.org/abs/2304.11277): each process holds a part of each.
+
+The weights of a layer are gathered for its forward pass and its backward pass, and freed after each of them. So all
+processes must make the same passes in the same order. Gradients are averaged over the processes, as DDP does.
+
+Older versions of torch, with which other strategies work, lack what is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.models.efficiency import layers
+from alignlab.models.forward import backbone, innermost
+
+
+def shard(root: nn.Module, models: Sequence[Any], device: torch.device) -> None:
+    """Shard the weights of `root` over all processes, and move them to the device.
+
+    A unit is gathered as a whole: each layer of the models, scalar heads, the other weights of the models with such a
+    head, and whatever is left in `root`. The latter are the embeddings and the output layers of language models, which
+    stay gathered from the forward pass of `root` until its backward pass. All trained weights of a unit need one dtype.
+
+    models: Hugging Face models inside `root`, possibly with adapters, or modules with a scalar head and nothing else.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    # Not the mesh of Lightning, whose connections have a time limit that a long evaluation could exceed.
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    units: list[nn.Module] = []
+    for model in map(innermost, models):
+        if not hasattr(model, "config"):  # a head that reads the hidden states of another model
+            units += model.children()
+            continue
+        units += layers(model)
+        if hasattr(model, "score"):
+            units += [backbone(model), model.score]
+    for unit in (*units, root):
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
+
+
+@contextmanager
+def gathered(root: nn.Module) -> Iterator[None]:
+    """Inside the block each process holds all weights, so that it makes passes on its own.
+
+    All processes enter the block together. They may leave it at different times.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    root(_nothing)  # the first pass through `root` makes it the root
+    units = [unit for unit in root.modules() if isinstance(unit, FSDPModule)]
+    inner = units[1:]
+    for unit in units:
+        unit.unshard()
+    for unit in inner:
+        unit.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for unit in inner:
+            unit.set_reshard_after_forward(True, recurse=False)
+        units[0].reset_iter_state()  # forgets the order of passes, which differs between processes
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor without its gradient. If it is sharded, all processes must call this together."""
+    tensor = tensor.detach()
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor that all processes have, if `like` is sharded; else the tensor itself."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def without_values(model: Any) -> Any:
+    """A copy of a model whose weights have names and shapes but no values (torch's meta device)."""
+    empty = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, cast(dict[int, Any], empty))
+
+
+def fill(model: Any, sharded: nn.Module, *, keep: bool) -> None:
+    """Give a model from `without_values` the weights of its sharded original, on the CPU.
+
+    keep: whether this process keeps them. All processes must call this together.
+    """
+    weights = {}
+    for name, tensor in sharded.state_dict().items():
+        value = whole(tensor)
+        if keep:
+            weights[name] = value.cpu()
+    if keep:
+        model.load_state_dict(weights, assign=True)
+        innermost(model).tie_weights()
+        model.to("cpu")  # buffers that no state holds
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,33 @@
+"""Fully sharded data parallel (FSDP2), Zhao et al. 2023, https://arxiv.org/abs/2304.11277."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from alignlab.errors import Problem
+from alignlab.strategies.base import Strategy
+
+
+@dataclass(kw_only=True)
+class FSDP(Strategy):
+    """Each process holds a part of each weight, of its gradient and of its optimizer state.
+
+    A layer's weights are gathered for its forward pass and its backward pass.
+    """
+
+    shards: ClassVar[bool] = True
+
+    def missing(self) -> Iterator[Problem]:
+        import torch
+        from torch.distributed import fsdp
+
+        if not hasattr(getattr(fsdp, "FSDPModule", None), "reset_iter_state"):
+            text = f"needs a newer torch than {torch.__version__}; it was tested with 2.13"
+            yield Problem("", "fsdp", text, "pip install --upgrade torch   or   strategy=ddp")
+
+    def build(self) -> Any:
+        from alignlab.strategies.sharded import ShardedStrategy
+
+        return ShardedStrategy()

@@ -25,15 +25,15 @@ Prints what a run with these settings of `train` needs: the memory of a device a
 and what to change if it does not fit. Nothing is loaded or downloaded. The numbers are estimates (docs/scale.md).
 
   --gpu NAME       kind of device (default: h100): {", ".join(GPUS)}
-  --devices N      number of devices that share each update (default: 1)
-  --strategy NAME  how they share it: ddp (default), zero2 or fsdp; `train` has ddp and fsdp
+  --devices N      number of devices that share each update (default: trainer.devices times trainer.nodes)
+  --strategy NAME  how they share it: ddp, zero2 or fsdp (default: that of `strategy`; `train` has ddp and fsdp)
   --prompt N       tokens of a prompt (default: data.max_prompt_length)
   --answer N       tokens of an answer (default: what data.max_length leaves for it, or rollout.max_new_tokens)
   --json           print one JSON document"""
 
 STRATEGIES = ("ddp", "zero2", "fsdp")
 
-_flags = argparse.Namespace(gpu="h100", devices=1, strategy="ddp", prompt=None, answer=None, json=False)
+_flags = argparse.Namespace(gpu="h100", devices=None, strategy=None, prompt=None, answer=None, json=False)
 
 _GIB = 2**30
 
@@ -46,10 +46,10 @@ def main(argv: Sequence[str]) -> int:
         return 0
     parser = argparse.ArgumentParser("alignlab plan", usage=_HELP.removeprefix("usage: "), add_help=False)
     parser.add_argument("--gpu", default="h100")
-    parser.add_argument("--strategy", default="ddp")
+    parser.add_argument("--strategy")
     parser.add_argument("--json", action="store_true")
-    for name, default in (("devices", 1), ("prompt", None), ("answer", None)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name in ("devices", "prompt", "answer"):
+        parser.add_argument(f"--{name}", type=int)
     try:
         _flags, words = parser.parse_known_args(argv)
     except SystemExit as stop:  # argparse has printed what is wrong
@@ -73,8 +73,9 @@ def _task(config: DictConfig) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its notices are about training
     from alignlab.resources.estimate import Machine, estimate
 
-    machine = Machine(GPUS[_flags.gpu], _flags.devices, _flags.strategy)
     made = plan(config, HydraConfig.get().overrides.task, PreflightCache(files=False))
+    trainer, own = made.train.trainer, "fsdp" if made.train.strategy.shards else "ddp"
+    machine = Machine(GPUS[_flags.gpu], _flags.devices or trainer.devices * trainer.nodes, _flags.strategy or own)
     runs = [estimate(run, machine, prompt=_flags.prompt, answer=_flags.answer) for run in made.chain()]
     if _flags.json:
         print(json.dumps({"runs": [run.record() for run in runs]}, indent=1))
@@ -92,7 +93,7 @@ def _problems() -> Iterator[Problem]:
     if _flags.gpu not in GPUS:
         guess = correct_spelling(_flags.gpu, GPUS)
         yield Problem("--gpu", _flags.gpu, f"must be one of: {', '.join(GPUS)}", f"--gpu {guess or 'h100'}")
-    if _flags.strategy not in STRATEGIES:
+    if _flags.strategy not in (None, *STRATEGIES):
         yield Problem("--strategy", _flags.strategy, f"must be one of: {', '.join(STRATEGIES)}", "--strategy fsdp")
     for name, example in (("devices", 8), ("prompt", 384), ("answer", 128)):
         value = getattr(_flags, name)

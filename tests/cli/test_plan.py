@@ -51,3 +51,9 @@ def test_mistakes(alignlab: Run) -> None:
     assert (many.code, "leave out: -m" in many.out) == (2, True)
     unknown = alignlab("plan", "model=hub", "model.name=org/none", "data=pairs", "data.path=x")
     assert (unknown.code, "org/none" in unknown.err) == (2, True)
+
+
+def test_devices_and_strategy_are_those_of_the_run_unless_they_are_given(alignlab: Run) -> None:
+    shared = ["plan", *SMALL, "trainer.devices=2", "strategy=fsdp"]
+    assert "(2 devices, fsdp)" in alignlab(*shared).out
+    assert "(4 devices, ddp)" in alignlab(*shared, "--devices", "4", "--strategy", "ddp").out

@@ -96,7 +96,7 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def check_exported(folder: Path) -> None:
-    """Raise DamagedError if weights in an exported folder are not those that were exported, or if its record is damaged.
+    """Raise DamagedError if weights in an exported folder are not those that were exported, or its record is damaged.
 
     Model card, configs and tokenizer may be edited.
     """

@@ -78,18 +78,19 @@ def load_weights(
 
     new:   names of parameters that the files may lack.
     spare: names of layers whose tensors may be unused, such as the language head of a reward model's base.
-    how:   arguments of `from_pretrained`. `device_map="meta"` compares only names and shapes, and reads no weights.
+    how:   arguments of `from_pretrained`. `device_map="meta"` compares only names and shapes. It reads no weights but
+           those that are stored quantized.
 
     Raises ModelError with all parameters that are missing or have another shape, all tensors that are left over, and
     all weights that are not finite or are not stored as floats.
     """
     with loading(f"model {path}"):
         _check_files(path)
-        if _holds_quantized_weights(path, how.get("revision")):
-            how["quantization_config"] = None  # the one of the files counts
-            if how.get("device_map") == "meta":  # the parts of a quantized weight can't be put together without values
-                how["device_map"] = {"": "cpu"}
-        elif how.get("quantization_config") is not None:
+        compared, quantized = how.get("device_map") == "meta", how.get("quantization_config") is not None
+        if (compared or quantized) and _holds_quantized_weights(path, how.get("revision")):
+            # The quantization of the files counts, and parts of a weight can't be put together without their values.
+            how |= {"quantization_config": None, "device_map": {"": "cpu"}}
+        elif quantized:
             # Quantized loading accepts wrong shapes without an error, so shapes are compared first.
             _load(auto_class, path, new, spare, **{**how, "quantization_config": None, "device_map": "meta"})
         model, made_up = _load(auto_class, path, new, spare, **how)

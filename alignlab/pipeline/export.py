@@ -15,7 +15,7 @@ from typing import Any
 from alignlab.checks import installed
 from alignlab.config.plan import Plan
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem
-from alignlab.integrity import sha256_of
+from alignlab.integrity import read_record, sha256_of
 from alignlab.models.export.gguf import DTYPES as GGUF_DTYPES
 from alignlab.models.export.gguf import gguf_faults, write_gguf
 from alignlab.models.export.hub import check_name, endpoint, upload
@@ -96,11 +96,13 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def check_exported(folder: Path) -> None:
-    """Raise DamagedError if weights in an exported folder are not those that were exported.
+    """Raise DamagedError if weights in an exported folder are not those that were exported, or its record is damaged.
 
     Model card, configs and tokenizer may be edited.
     """
-    written = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+    written = read_record(folder / RECORD).get("files")
+    if not isinstance(written, dict):
+        raise DamagedError(folder / RECORD, "is damaged (it names no files)")
     for name in (name for name in written if name.endswith((".safetensors", ".gguf"))):
         if not (folder / name).is_file() or sha256_of(folder / name) != written[name]:
             raise DamagedError(

@@ -144,6 +144,10 @@ def test_a_folder_whose_weights_lack_a_tensor_is_not_uploaded(runs: Path, alignl
         found = alignlab("export", "out", "--to", "hub", "--repo", "me/thing", *words)
         assert (found.code, "out/model.safetensors is not the file that was exported" in found.err) == (2, True)
         assert "--overwrite" in found.err
+    for text, told in (("{}", "is damaged (it names no files)"), ("[", "is damaged (not JSON")):
+        Path("out/export.json").write_text(text)
+        found = alignlab("export", "out", "--to", "hub", "--repo", "me/thing")
+        assert (found.code, f"out/export.json {told}" in found.err) == (2, True)
     assert not hub.commits
 
 

@@ -21,10 +21,14 @@ from tests.sweep.launchers.test_local_pool import STEADY, eventually, running, t
 Run = Callable[..., Any]
 
 # `alignlab` on a machine that does not see the locks of others. It takes a still heartbeat for dead after 10 seconds.
+# The machine `one` is slow: it logs at most two updates a second.
 _MACHINE = """
-import socket, sys
+import socket, sys, time
 from alignlab.runs import directory, heartbeat
-name = sys.argv[1]
+from alignlab.tracking.sinks.jsonl import JsonlSink
+name, log = sys.argv[1], JsonlSink.log
+if name == "one":
+    JsonlSink.log = lambda sink, row: (time.sleep(0.5), log(sink, row))
 socket.gethostname = lambda: name
 heartbeat.BEAT, heartbeat.STILL = 0.5, 10.0
 directory.RunDir.lock_file = property(lambda run: run.path.parent / ".locks" / name / run.id)
@@ -44,7 +48,7 @@ def on_machine(name: str, *words: str) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("launcher", ["serial", "vectorized"])
 def test_a_machine_waits_for_another_and_takes_over_when_it_is_dead(launcher: str, alignlab: Run) -> None:
     """Both have the same command. The first one is killed in the middle of its run."""
-    sweep = [*STEADY, "trainer.max_steps=400", "-m", "objective.beta=0.1,0.3", "sweep.name=s", f"launcher={launcher}"]
+    sweep = [*STEADY, "-m", "objective.beta=0.1,0.3", "sweep.name=s", f"launcher={launcher}"]
     assert alignlab("train", *sweep, "output_root=whole").code == 0
     ids = list(table(Path("whole"), "s")["run"])
     run = RunDir.of("outputs", ids[0])

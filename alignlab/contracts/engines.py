@@ -26,7 +26,7 @@ def sharp_model() -> tuple[Any, Any]:
     """(model, tokenizer). The model prefers some tokens clearly, so that other weights give other log-probabilities.
 
     A server must be started with a model of this shape, because only its weights are replaced. Its attention has 32
-    channels a head, the fewest that vLLM runs on a CPU.
+    channels a head, the fewest in the list that vLLM has for CPUs.
     """
     model, tokenizer = Tiny(name="tiny", alphabet="abcdef", hidden_size=64, heads=2, max_positions=128).load()
     with torch.no_grad():

@@ -42,7 +42,11 @@ class ServerSampler(Sampler):
         folder = Path(self._folder.name)
         save_whole(model, folder)
         self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
-        self._post("/reset_prefix_cache", {})
+        if not self._post("/reset_prefix_cache", {}).get("success", True):
+            raise EngineError(
+                f"the server {self._address} kept states of the weights of before the update, because it answers "
+                "requests of others\n  start a server that this command alone uses"
+            )
 
     def sample(
         self,
@@ -78,14 +82,14 @@ class ServerSampler(Sampler):
         except APIError as error:
             raise EngineError(f"the server {self._address} did not answer a prompt: {error}") from error
 
-    def _post(self, route: str, body: Mapping[str, Any]) -> None:
-        """Send a request. Raises EngineError if the server does not accept it."""
+    def _post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The reply to a request. Raises EngineError if the server does not accept it."""
         data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
         request = urllib.request.Request(self._address + route, data, headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT):
-                pass
-        except OSError as error:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT) as reply:
+                return dict(json.loads(reply.read() or "{}"))
+        except (OSError, ValueError) as error:  # ValueError: a reply that is no JSON
             raise EngineError(
                 f"the server {self._address} did not take the policy's weights ({route}: {error})\n"
                 f"  it must run on this machine, started with: {_START}"

@@ -23,11 +23,13 @@ class Served:
     routes: those that were asked for, in order.
     open:   whether weights can be updated (VLLM_SERVER_DEV_MODE=1).
     ids:    whether completions have token ids.
+    busy:   whether its cache can't be emptied, because others use it.
     """
 
     url: str = ""
     open: bool = True
     ids: bool = True
+    busy: bool = False
     model: Any = None
     routes: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -36,14 +38,17 @@ class Served:
         """The reply to a request; None if there is no such route."""
         self.routes.append(route)
         if route == "/v1/models":
-            return {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "max_model_len": 64}]}
+            about = {"id": "m", "object": "model", "created": 1, "max_model_len": self.positions}
+            return {"object": "list", "data": [about]}
         if route == "/v1/completions":
             return self._completion(body)
+        if route == "/v1/chat/completions":
+            return _chat(body)
         if route == "/collective_rpc" and self.open:
             assert body["method"] == "reload_weights"
             self.model = AutoModelForCausalLM.from_pretrained(body["kwargs"]["weights_path"])
             return {"results": [None]}
-        return {} if route == "/reset_prefix_cache" and self.open else None
+        return {"success": not self.busy} if route == "/reset_prefix_cache" and self.open else None
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         assert (body["model"], body["ignore_eos"], body["return_token_ids"]) == ("m", True, True)
@@ -59,6 +64,18 @@ class Served:
             **({"token_ids": sample.ids} if self.ids else {}),
         }
         return {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+
+    @property
+    def positions(self) -> int:
+        return 64 if self.model is None else int(self.model.config.max_position_embeddings)
+
+
+def _chat(body: dict[str, Any]) -> dict[str, Any]:
+    """The only reply that the request allows."""
+    (text,) = body["structured_outputs"]["choice"]
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
 
 
 @contextmanager

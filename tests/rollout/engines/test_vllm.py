@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from peft import LoraConfig, get_peft_model
 
 from alignlab.contracts import engines
 from alignlab.contracts.base import promise
+from alignlab.contracts.engines import sharp_model
 from alignlab.errors import ConfigError, DataError, EngineError
 from alignlab.models.sources.tiny import Tiny
 from alignlab.rollout.engines.base import Engine
@@ -75,12 +76,56 @@ def test_weights_go_to_a_server_and_answers_come_back() -> None:
     model, _ = sharp_model()
     with serving(Served(open=False)) as closed, pytest.raises(EngineError, match=r"/collective_rpc: HTTP Error 404"):
         VLLM(server=closed.url).sampler().update(model)
+    with serving(Served(busy=True)) as busy, pytest.raises(EngineError, match="kept states of the weights of before"):
+        VLLM(server=busy.url).sampler().update(model)
     with serving(Served(ids=False, model=model)) as other:
         sampler = VLLM(server=f"{other.url}/v1").sampler()
         with pytest.raises(EngineError, match="gives no token ids"):
             sampler.sample([[0]], [Draw(1, [0], 0)], Sampling(max_new_tokens=2), [6])
     with pytest.raises(EngineError, match="did not answer a prompt"):
         sampler.sample([[0]], [Draw(1, [0], 0)], Sampling(max_new_tokens=2), [6])
+
+
+@pytest.mark.slow
+def test_a_server_samples_for_commands_and_judges_as_it_does(tmp_path: Path, alignlab: Callable[..., Any]) -> None:
+    save_speaker(tmp_path / "model")
+    with serving(Served()) as served:
+        sample_and_judge(alignlab, served.url)
+
+
+def save_speaker(folder: Path) -> None:
+    """Save a model with random weights that reads any text and any chat, of a shape that vLLM runs on CPUs."""
+    model, tokenizer = Tiny(name="t", hidden_size=64, heads=2, max_positions=8192).load()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def sample_and_judge(alignlab: Callable[..., Any], server: str) -> None:
+    """`evaluate` and `synthesize` sample with a server, and ask it which answer is better.
+
+    The request allows the verdict A only, because the judge's weights are random.
+    """
+    Path("q.jsonl").write_text(
+        "".join(f'{{"prompt": "Say {word}.", "chosen": "{word}"}}\n' for word in ("hello", "goodbye"))
+    )
+    how = [
+        "engine=vllm", f"engine.server={server}", "judge=llm", f"judge.llm.base_url={server}/v1", "judge.llm.model=m",
+        "judge.llm.max_tokens=8", "judge.llm.options={structured_outputs: {choice: ['[[A]]']}}",
+    ]  # fmt: skip
+    asked = ["model=./model", "evaluation.questions=q.jsonl", "evaluation.baselines=[chosen]"]
+    evaluated = alignlab("evaluate", *asked, "evaluation.max_new_tokens=8", *how)
+    assert evaluated.code == 0, evaluated.err
+    (file,) = Path("outputs").rglob("summary.json")
+    summary = json.loads(file.read_text())
+    assert summary["compared"]["chosen"]["llm"]["win_rate"]["value"] == 0.5, "A in both orders is a tie"
+    assert "vllm" in summary["sampling"]
+    asked = ["model=hub", "model.name=./model", "synthesis.questions=q.jsonl", "synthesis.judging=compare"]
+    how += ["judge.llm.both_orders=false", "synthesis.max_new_tokens=8", "to=rows.jsonl"]
+    made = alignlab("synthesize", *asked, *how)
+    assert made.code == 0, made.err
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["Say hello.", "Say goodbye."]
 
 
 # The tests below start vLLM. Threads that are bound to cores would share them with those of other tests.
@@ -94,14 +139,6 @@ def quiet() -> Iterator[dict[str, str]]:
         for name, value in own.items():
             patch.setenv(name, value)
         yield {**os.environ, **own}
-
-
-def sharp_model() -> Any:
-    """A model with strong preferences, of a shape that vLLM runs on CPUs."""
-    model, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=64, heads=2, max_positions=128).load()
-    with torch.no_grad():
-        model.lm_head.weight *= 4
-    return model, tokenizer
 
 
 def answers(engine: Engine, model: Any, temperature: float = 1.0) -> float | None:
@@ -135,38 +172,54 @@ def test_the_process_keeps_the_contract(quiet: dict[str, str]) -> None:
     hold_to_the_contract(VLLM(cache_gb=0.1, eager=True))
 
 
-@pytest.mark.slow
-@needs_vllm
-def test_a_server_keeps_the_contract(quiet: dict[str, str], tmp_path: Path) -> None:
-    """`vllm serve` on loopback. The engine replaces the random weights that it starts with."""
-    model, tokenizer = sharp_model()
-    model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+@contextmanager
+def vllm_serve(model: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of `vllm serve` on loopback, with the words of docs/engines.md and little memory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["serve", str(tmp_path / "model"), "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--enforce-eager"]
-    words += ["--kv-cache-memory-bytes", "100000000"]
-    log = (tmp_path / "log").open("w")
+    words += ["--served-model-name", "m", "--kv-cache-memory-bytes", "100000000"]
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", *words]
-    process = subprocess.Popen(command, env={**quiet, "VLLM_SERVER_DEV_MODE": "1"}, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(3600):
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=2):
-                    break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                time.sleep(0.5)
-        else:
-            pytest.fail(f"the server did not start:\n{(tmp_path / 'log').read_text()}")
+    address, said = f"http://127.0.0.1:{port}", model.with_suffix(".log")
+    with said.open("w") as log:
+        process = subprocess.Popen(command, env={**environment, "VLLM_SERVER_DEV_MODE": "1"}, stdout=log, stderr=log)
+        try:
+            for _ in range(3600):
+                try:
+                    with urllib.request.urlopen(f"{address}/health", timeout=2):
+                        break
+                except OSError:
+                    assert process.poll() is None, said.read_text()
+                    time.sleep(0.5)
+            else:
+                pytest.fail(f"the server did not start:\n{said.read_text()}")
+            yield address
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_a_server_keeps_the_contract(quiet: dict[str, str], tmp_path: Path) -> None:
+    """The engine replaces the random weights that the server starts with."""
+    model, tokenizer = sharp_model()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with vllm_serve(tmp_path / "model", quiet) as address:
         hold_to_the_contract(VLLM(server=address))
-    finally:
-        process.terminate()
-        process.wait(60)
-        log.close()
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_a_server_samples_for_commands_and_judges(
+    quiet: dict[str, str], tmp_path: Path, alignlab: Callable[..., Any]
+) -> None:
+    save_speaker(tmp_path / "model")
+    with vllm_serve(tmp_path / "model", quiet) as address:
+        sample_and_judge(alignlab, address)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ Older versions of torch, with which other strategies work, lack what is imported
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -73,7 +73,8 @@ def gathered(root: nn.Module) -> Iterator[None]:
 def whole(tensor: Tensor) -> Tensor:
     """The tensor without its gradient. If it is sharded, all processes must call this together."""
     tensor = tensor.detach()
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)  # of sharded ones only
+    return gather() if gather else tensor
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:

@@ -428,8 +428,12 @@ class AlignmentModule(pl.LightningModule):
     def _clip(self, optimizer: Any) -> float:
         """Clip the gradient to the 2-norm `clip`, if that is above 0. Returns the 2-norm before clipping."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf"))
-        return float(whole(norm))
+        limit = self.clip if self.clip > 0 else float("inf")
+        if not self.sharded:
+            return float(nn.utils.clip_grad_norm_(parameters, limit))
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return float(norm)
 
     def check_start(self, loss: float, values: Any) -> None:
         """Raise PolicyIsNotReferenceError if the policy does not equal its reference before the first update."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _OPEN = re.compile(
-    r"(data(\.parts\.\w+)?\.(columns|labels)|data\.(weights|counts|settings)|objective\.settings)(\.[^=]+)?="
+    r"(data(\.parts\.\w+)?\.(columns|labels)|data\.(weights|counts|settings)|(objective|model)\.settings"
+    r"|(judge\.\w+|reward)\.(columns|options))(\.[^=]+)?="
 )
 
 

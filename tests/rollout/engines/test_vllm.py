@@ -119,7 +119,6 @@ def sample_and_judge(alignlab: Callable[..., Any], server: str) -> None:
     (file,) = Path("outputs").rglob("summary.json")
     summary = json.loads(file.read_text())
     assert summary["compared"]["chosen"]["llm"]["win_rate"]["value"] == 0.5, "A in both orders is a tie"
-    assert "vllm" in summary["sampling"]
     asked = ["model=hub", "model.name=./model", "synthesis.questions=q.jsonl", "synthesis.judging=compare"]
     how += ["judge.llm.both_orders=false", "synthesis.max_new_tokens=8", "to=rows.jsonl"]
     made = alignlab("synthesize", *asked, *how)

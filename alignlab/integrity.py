@@ -41,6 +41,9 @@ DAMAGE_EXTRA = {"damage": True}
 # Files that a warning has named as changed by hand. There is one warning per file.
 _edited: set[Path] = set()
 
+# Beginnings of the versions of alignlab whose files may have no checksum.
+_WITHOUT_CHECKSUMS = ("0.0.", "0.1.")
+
 _SEAL = ',\n  "sha256": "'
 _BLOCK = 1 << 20
 
@@ -175,22 +178,33 @@ def read_sealed(file: Path) -> dict[str, Any]:
     Raises DamagedError if the checksum is wrong or the file is not a JSON object, and OSError if it can't be read.
     """
     found, whole = _read_json(file)
-    if not whole:
+    if whole is False:
         raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
     return found
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """Like `read_sealed`, for a file that people may edit: a wrong checksum is logged as a warning, not raised."""
+    """Like `read_sealed`, for a file that people may edit: a wrong checksum is logged as a warning, not raised.
+
+    So is a lack of one, if the file names a version of alignlab whose files all have one.
+    """
     found, whole = _read_json(file)
-    if not whole and file not in _edited:
+    lacks_one = whole is None and _should_have_checksum(found)
+    if (lacks_one or whole is False) and file not in _edited:
         _edited.add(file)
-        log.warning("%s was changed by hand, or is damaged (its checksum is wrong); it is used as it is", file)
+        why = "it has no checksum" if lacks_one else "its checksum is wrong"
+        log.warning("%s was changed by hand, or is damaged (%s); it is used as it is", file, why)
     return found
 
 
-def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
-    """(JSON object without its checksum, whether the checksum is right).
+def _should_have_checksum(record: Mapping[str, Any]) -> bool:
+    versions = record.get("versions")
+    made_with = versions.get("alignlab") if isinstance(versions, Mapping) else None
+    return isinstance(made_with, str) and not made_with.startswith(_WITHOUT_CHECKSUMS)
+
+
+def _read_json(file: Path) -> tuple[dict[str, Any], bool | None]:
+    """(JSON object without its checksum, whether the checksum is right). None: it has no checksum.
 
     Raises DamagedError if the file is not a JSON object, and OSError if it can't be read.
     """
@@ -204,7 +218,7 @@ def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
     if not isinstance(found, dict):
         raise DamagedError(file, f"is damaged (not a JSON object but a {type(found).__name__})")
     if "sha256" not in found:
-        return found, True
+        return found, None
     body, seal, _ = text.rpartition(_SEAL)
     return found, found.pop("sha256") == hashlib.sha256(body.encode()).hexdigest() and bool(seal)
 

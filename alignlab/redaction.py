@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,11 +26,27 @@ _ASSIGNED = re.compile(
     r"(?i)\b([\w.-]*(?:api[_-]?key|secret|passw(?:or)?d|access[_-]?key|(?:auth|access|hf|hub)[_-]?token)[\"']?"
     r"\s*[=:]\s*[\"']?)([^\s\"',;&\]}]{4,})"
 )
+# Environment variables that hold secrets, by their names. A tokenizer is none. Shorter values may be common words.
+_SECRET_VARIABLE = re.compile("(?i)KEY|TOKEN(?!IZ)|SECRET|PASS|CREDENTIAL")
+_SHORTEST = 8
 
 
 def redacted(text: object) -> str:
-    """The text with `(hidden)` in place of everything that looks like a key, a token or a password."""
-    return _ASSIGNED.sub(rf"\1{HIDDEN}", _SECRET_TEXT.sub(HIDDEN, str(text)))
+    """The text with `(hidden)` in place of everything that looks like a key, a token or a password.
+
+    The same holds for values of environment variables that are secrets by their names.
+    """
+    shown = str(text)
+    for value in secret_variables().values():
+        shown = shown.replace(value, HIDDEN)
+    return _ASSIGNED.sub(rf"\1{HIDDEN}", _SECRET_TEXT.sub(HIDDEN, shown))
+
+
+def secret_variables() -> dict[str, str]:
+    """Environment variable -> its secret value, longest first. The name of a file or a folder is none."""
+    named = {name: os.environ[name] for name in os.environ if _SECRET_VARIABLE.search(name)}
+    found = [(name, value) for name, value in named.items() if len(value) >= _SHORTEST and not os.path.exists(value)]
+    return dict(sorted(found, key=lambda pair: len(pair[1]), reverse=True))
 
 
 def is_secret(key: str, value: object) -> bool:

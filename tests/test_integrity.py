@@ -15,6 +15,7 @@ from alignlab.integrity import (
     is_whole,
     new_file,
     new_folder,
+    read_record,
     read_sealed,
     seal_folder,
     sealed,
@@ -50,6 +51,20 @@ def test_every_flipped_bit_of_a_record_is_seen_or_changes_nothing(tmp_path: Path
         else:  # the word sha256 itself, or white space after it
             assert {key: found[key] for key in RECORD} == RECORD
     assert seen > 0.9 * 8 * len(good)
+
+
+def test_a_record_without_a_checksum_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    records: list[dict[str, object]] = [{"versions": {"alignlab": "0.1.0"}}, {"versions": None}, RECORD]
+    for number, record in enumerate([*records, {**RECORD, "versions": {"alignlab": "0.2.0"}}]):
+        assert not caplog.text
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps(record))
+        assert read_record(file) == record
+    assert f"{file} was changed by hand, or is damaged (it has no checksum)" in caplog.text
+    caplog.clear()
+    read_record(file)
+    assert not caplog.text
+    assert read_sealed(file)["status"] == "done", "files of older versions have none"
 
 
 def test_json_that_is_not_an_object_is_damaged(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from alignlab.redaction import redacted, redacted_config, redacted_override
+from alignlab.redaction import redacted, redacted_config, redacted_override, secret_variables
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,19 @@ def test_values_of_secret_keys_are_hidden_in_configs_and_overrides() -> None:
     assert (shown["judge.llm.api_key_env"], shown["data.eos_token"], shown["n"]) == ("NAME", "</s>", 3)
     assert redacted_override("++judge.llm.api_key=abc") == "++judge.llm.api_key=(hidden)"
     assert redacted_override("seed=1") == "seed=1"
+
+
+def test_values_of_secret_environment_variables_are_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OWN_SECRET", "hunter22/abc")
+    monkeypatch.setenv("OWN_PASSWORD", "hunter22")
+    monkeypatch.setenv("SHORT_TOKEN", "dpo")
+    monkeypatch.setenv("OWN_TOKENIZER", "smollm2-135m")
+    monkeypatch.setenv("KEY_FILE", str(tmp_path))
+    text = f"model smollm2-135m, dpo, {tmp_path}"
+    assert redacted(f"{text}, hunter22/abc, xhunter22x") == f"{text}, (hidden), x(hidden)x"
+    assert redacted_config({"tracking.wandb.tags": ["a", "hunter22"]}) == {"tracking.wandb.tags": ["a", "(hidden)"]}
+    assert redacted_override("seed=hunter22") == "seed=(hidden)"
+    assert [name for name in secret_variables() if name.startswith(("OWN", "SHORT", "KEY"))] == [
+        "OWN_SECRET",
+        "OWN_PASSWORD",
+    ]

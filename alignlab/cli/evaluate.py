@@ -41,6 +41,7 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
     from alignlab.config.plan import judge_plans
     from alignlab.config.preflight import PreflightCache, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
+    from alignlab.config.sent_keys import problems_of_sent_keys
     from alignlab.pipeline.evaluate import evaluate
     from alignlab.pipeline.evaluate_model import evaluate_model
     from alignlab.pipeline.requested_runs import finished_plan, peft_of, sweep_of
@@ -52,7 +53,7 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
 
     quiet_libraries()
     typed = keys_of_command_line()
-    if untyped := list(problems_of_config(config, typed)):
+    if untyped := [*problems_of_config(config, typed), *problems_of_sent_keys(config, typed)]:
         raise ConfigError(untyped)
     wanted = to_evaluate(config)
     if wanted.trust_remote_code:

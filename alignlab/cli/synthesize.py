@@ -25,6 +25,7 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.preflight import PreflightCache, to_synthesize
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.config.schemas import labelling_judge
+    from alignlab.config.sent_keys import problems_of_sent_keys
     from alignlab.pipeline.requested_synthesis import request_of, run_to_sample
     from alignlab.pipeline.synthesize import copied, synthesize
     from alignlab.reports.evaluation import bill_line
@@ -32,7 +33,7 @@ def _task(config: DictConfig) -> None:
 
     quiet_libraries()
     typed = keys_of_command_line()
-    if untyped := list(problems_of_config(config, typed)):
+    if untyped := [*problems_of_config(config, typed), *problems_of_sent_keys(config, typed)]:
         raise ConfigError(untyped)
     wanted = to_synthesize(config)
     if wanted.trust_remote_code:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.errors import Problem
-from alignlab.redaction import HIDDEN, is_secret
+from alignlab.redaction import HIDDEN, is_secret, secret_variables
 
 # Beginning of a key -> how the credential is given instead.
 _INSTEAD = {
@@ -27,20 +27,30 @@ def problems_of_credentials(config: DictConfig) -> Iterator[Problem]:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException:  # an interpolation that can't be resolved is a problem of its own
         plain = OmegaConf.to_container(config, resolve=False)
-    for key in _secret_keys(plain, ""):
+    variables = secret_variables()
+    for key, value in _secrets(plain, "", variables):
         text = (
             "is a key or a password, and a run stores its config; a config may only name the environment variable "
             "that holds it"
         )
+        if variable := _variable_in(value, variables):
+            text = f"contains the value of the environment variable {variable}, and a run stores its config"
         yield Problem(key, HIDDEN, text, next((fix for start, fix in _INSTEAD.items() if key.startswith(start)), ""))
 
 
-def _secret_keys(value: Any, key: str) -> Iterator[str]:
+def _variable_in(value: Any, variables: Mapping[str, str]) -> str:
+    """The first of these environment variables whose value a text contains; empty if there is none."""
+    found = (name for name, secret in variables.items() if secret in value) if isinstance(value, str) else ()
+    return next(iter(found), "")
+
+
+def _secrets(value: Any, key: str, variables: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of everything below `key` that is a secret."""
     if isinstance(value, Mapping):
         for name, part in value.items():
-            yield from _secret_keys(part, f"{key}.{name}".lstrip("."))
+            yield from _secrets(part, f"{key}.{name}".lstrip("."), variables)
     elif isinstance(value, list):
         for part in value:
-            yield from _secret_keys(part, key)
-    elif is_secret(key, value):
-        yield key
+            yield from _secrets(part, key, variables)
+    elif is_secret(key, value) or _variable_in(value, variables):
+        yield key, value

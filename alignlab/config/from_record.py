@@ -16,6 +16,7 @@ from alignlab.config.own_plugins import how_to_load
 from alignlab.config.plan import Plan
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import Train, Trainer
+from alignlab.config.sent_keys import without_sent_keys
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.plugins import active
 from alignlab.rollout.engines.huggingface import HuggingFace
@@ -109,7 +110,12 @@ def _trackers(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, 
     recorded = config.get("tracking") or {}
     named = {kinds["tracking"]: recorded} if "tracking" in kinds else recorded
     known = schemas()["tracking"]
-    return {name: _restored(known[name], values) for name, values in named.items() if name in known}
+    found = {name: _restored(known[name], values) for name, values in named.items() if name in known}
+    kept, addresses = without_sent_keys(found)
+    for uri in addresses:
+        text = "%s is not tracked: a record names this server, and it would get your password\n  type: %s"
+        log.warning(text, uri, f"export MLFLOW_TRACKING_URI={uri}   (if it is yours)")
+    return kept
 
 
 def _named(group: str, config: Mapping[str, Any]) -> dict[str, Any]:

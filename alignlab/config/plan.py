@@ -22,6 +22,7 @@ from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
 from alignlab.config.schemas import Train, inherited_keys, keys_outside_id
 from alignlab.config.selection import choosable, selection_problems
+from alignlab.config.sent_keys import problems_of_sent_keys
 from alignlab.config.stages import keys_of_stages, stage_overrides
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
@@ -157,8 +158,8 @@ def plan(
 
     typed:   the overrides that the config was composed with.
     known:   results of checks, shared by the points of a sweep.
-    allowed: keys that count as typed on the command line. Only these may allow a model's code to run. None: the keys of
-             this process's command line.
+    allowed: keys that count as typed on the command line. Only these may allow a model's code to run, or send a key of
+             the environment to another server. None: the keys of this process's command line.
     """
     config, known = without_hydra(config), known or PreflightCache()
     allowed = keys_of_command_line() if allowed is None else allowed
@@ -180,8 +181,8 @@ def plan(
 
 
 def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, allowed: frozenset[str]) -> Train:
-    """The typed config. Raises ConfigError with its problems and with every untyped key that allows code to run."""
-    untyped = list(problems_of_config(config, allowed))
+    """The typed config. Raises ConfigError with its problems and with every setting that must be typed and was not."""
+    untyped = [*problems_of_config(config, allowed), *problems_of_sent_keys(config, allowed)]
     try:
         train = to_train(config, typed, known)
     except ConfigError as error:

@@ -37,8 +37,10 @@ class LLM(Judge):
 
     model:         name of the model at the endpoint. If it is empty, gpt-4o-mini at OpenAI's endpoint is asked. Another
                    endpoint needs a name.
-    base_url:      address of the endpoint, up to /v1. If it is empty, OpenAI's endpoint is used.
-    api_key_env:   environment variable that holds the key. A server on this machine needs none.
+    base_url:      address of the endpoint, up to /v1. If it is empty, OpenAI's endpoint is used. Any other endpoint
+                   must be named on the command line, unless it is on this machine.
+    api_key_env:   environment variable that holds the key. A server on this machine needs none. Any name but the
+                   default must be set on the command line.
     template:      the prompts of the judge:
                    - reasons: the judge explains its verdict and ends with a mark. It rates or compares, with or without
                      a reference answer, for one turn or two.
@@ -245,8 +247,15 @@ class LLM(Judge):
 
     def _key(self) -> str:
         """The key. A server on this machine needs none, but the client does, so it gets the word "none"."""
-        local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
-        return os.environ.get(self.api_key_env, "") or ("none" if local else "")
+        return os.environ.get(self.api_key_env, "") or ("none" if is_on_this_machine(self.base_url) else "")
+
+
+def is_on_this_machine(address: str) -> bool:
+    """Whether the host of an address is this machine. False for an address that can't be read."""
+    try:
+        return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
+    except ValueError:
+        return False
 
 
 def _read(template: Template, reply: Reply) -> tuple[float, str]:

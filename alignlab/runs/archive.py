@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem
-from alignlab.integrity import MANIFEST, new_file, read_record, seal_folder, sealed, sha256_of
+from alignlab.integrity import MANIFEST, new_file, read_record, seal_folder, sealed, sha256_of, write_sealed
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
 
@@ -247,4 +247,13 @@ def _move_bases(scratch: Path, root: Path, before: str) -> None:
             config["base_model_name_or_path"] = str(root.resolve() / "bases" / base.name)
             file.write_text(json.dumps(config, indent=2))
             if (file.parent / MANIFEST).is_file():
-                seal_folder(file.parent)
+                _seal_again(file.parent)
+
+
+def _seal_again(policy: Path) -> None:
+    """Write new checksums of a policy, and their digest to the record of its run if it had that of the old ones."""
+    before, file = sha256_of(policy / MANIFEST), policy.parent / "run.json"
+    seal_folder(policy)
+    record = read_record(file) if file.is_file() else {}
+    if record.get("policy_sha256") == before:
+        write_sealed(file, {**record, "policy_sha256": sha256_of(policy / MANIFEST)})

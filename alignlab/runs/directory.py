@@ -21,7 +21,7 @@ from typing import Any, Literal
 from filelock import BaseFileLock, Timeout
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGED, read_record, set_aside, sha256_of, write_sealed, write_text
+from alignlab.integrity import DAMAGED, MANIFEST, read_record, set_aside, sha256_of, write_sealed, write_text
 from alignlab.locks import file_lock, is_locked
 from alignlab.runs.heartbeat import STILL, beating, is_recent, sign_of_life
 from alignlab.runs.record import ESSENTIAL, Status, is_too_deep, with_types
@@ -368,6 +368,7 @@ class RunDir:
         if status == "done":
             about = {"kept": "state" if keep == "state" else "policy"}
             about |= {"metrics_sha256": sha256_of(self.metrics)} if self.metrics.is_file() else {}
+            about |= {"policy_sha256": sha256_of(sums)} if (sums := self.policy / MANIFEST).is_file() else {}
         self.update(status=status, reason=reason, ended=now(), **about, **values)
         if status == "done":
             last = (self.checkpoint, self.stacked_checkpoint)

@@ -111,7 +111,7 @@ _RECORD = _Table(
         **_of(_or_null(is_name), "id", "parent", "reward", "stack", "sweep", "continues"),
         **_of(_or_null(_is_time), "started", "ended"),
         **_of(_or_null(is_text), "reason", "host", "cwd", "git", "evaluated", "evaluation_failed", "kept"),
-        **_of(_or_null(is_text), "metrics_sha256"),
+        **_of(_or_null(is_text), "metrics_sha256", "policy_sha256"),
         "attempt": is_count,
         **_of(_or_null(is_count), "pid", "resumed_from", "stacked", "evaluated_prompts"),
         **_of(_Table(others=is_text), "kinds", "versions", "questions"),

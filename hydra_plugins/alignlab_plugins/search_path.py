@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ GROUP = "sweep"
 # Groups of Hydra's own of which a file may choose an option, and whose values it may set.
 _CHOSEN = ("sweeper", "launcher")
 
+# Resolvers that read environment variables, or that make a config which may.
+_ENVIRONMENT = ("oc.env", "oc.create")
+_INNERMOST = re.compile(r"\$\{([^${}]*)\}")
+_VALUE = "\0"  # stands for the value of an interpolation
+
 
 class SweepFolderSource(FileConfigSource):
     """A flat folder of YAML files, the project's or the user's, as the config group `sweep`."""
@@ -40,7 +46,7 @@ class SweepFolderSource(FileConfigSource):
         if not self._inside(config_path):
             raise ConfigLoadError(f"Config not found: {config_path}")
         found = super().load_config(self._local(config_path))
-        if problems := list(_problems_of_hydra(found, "sweep", GROUP)):
+        if problems := [*_problems_of_hydra(found, "sweep", GROUP), *_problems_of_environment(found, "sweep")]:
             raise ConfigError(problems, where=f"sweeps/{self._local(config_path)}; nothing was started")
         if isinstance(found.config, DictConfig):
             rename_in_file(found.config)
@@ -75,7 +81,8 @@ class SweepFolderSource(FileConfigSource):
 class OwnConfSource(FileConfigSource):
     """Options and experiments of the user's own: `conf` in the working directory, or the folder of --config-dir.
 
-    Somebody else may have written the files, so they may set nothing that Hydra calls.
+    Somebody else may have written the files, so they may set nothing that Hydra calls, and read no environment
+    variables, which may hold keys.
     """
 
     @staticmethod
@@ -85,7 +92,8 @@ class OwnConfSource(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         found = super().load_config(config_path)
         path = config_path.strip("/").removesuffix(".yaml")
-        if problems := list(_problems_of_hydra(found, "config", path.rpartition("/")[0])):
+        group = path.rpartition("/")[0]
+        if problems := [*_problems_of_hydra(found, "config", group), *_problems_of_environment(found, "config")]:
             raise ConfigError(problems, where=f"{Path(self.path).name}/{path}; nothing was started")
         return found
 
@@ -131,6 +139,34 @@ def _problems_of_defaults(content: dict[Any, Any], kind: str) -> Iterator[Proble
             first, _, second = place.strip("/").partition("/")
             if "hydra" in package.split(".") or (first == "hydra" and second.split("/")[0] not in _CHOSEN):
                 yield Problem("defaults", text, f"may not be in the defaults list of a {kind} file")
+
+
+def _problems_of_environment(found: ConfigResult, kind: str) -> Iterator[Problem]:
+    """Problems of values that read environment variables: a run stores its config and sends it to trackers."""
+    content: Any = OmegaConf.to_container(found.config, resolve=False)
+    for key, text in _texts(content, ""):
+        if _reads_environment(text):
+            told = f"may not read an environment variable in a {kind} file; the command line may"
+            yield Problem(key, text, told, f"{key}=<its value>")
+
+
+def _reads_environment(text: str) -> bool:
+    """Whether a value calls a resolver that reads environment variables. A name put together from values counts."""
+    while match := _INNERMOST.search(text):
+        name, colon, _ = match[1].partition(":")
+        if colon and (name.strip() in _ENVIRONMENT or _VALUE in name):
+            return True
+        text = f"{text[: match.start()]}{_VALUE}{text[match.end() :]}"
+    # Braces in quotes or in a dictionary are left.
+    return "${" in text and any(word in text for word in (*_ENVIRONMENT, _VALUE))
+
+
+def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every text in a part of a config, at any depth."""
+    if isinstance(node, str):
+        yield key, node
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from _texts(value, f"{key}.{name}".lstrip("."))
 
 
 def _targets(node: Any) -> Iterator[str]:

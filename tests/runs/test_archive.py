@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from alignlab.errors import ConfigError, DamagedError
-from alignlab.integrity import seal_folder, verify_folder, write_sealed
+from alignlab.integrity import seal_folder, sha256_of, verify_folder, write_sealed
 from alignlab.runs.archive import INDEX, members_of, pack, unpack
 from alignlab.runs.directory import RunDir
 
@@ -54,10 +54,12 @@ def packed(root: Path, *, weights: bool = True) -> Path:
 def test_a_sweep_moves_with_the_runs_that_it_needs(root: Path, tmp_path: Path) -> None:
     assert members_of(root, "beta") == ("beta-9", ["dpo-1", "dpo-2", "sft-0"])
     assert members_of(root, "dpo-1") == ("", ["dpo-1", "sft-0"])
-    other = tmp_path / "other"
+    other, sums = tmp_path / "other", Path("runs/dpo-1/policy/SHA256SUMS")
+    RunDir.of(root, "dpo-1").update(policy_sha256=sha256_of(root / sums))
     found = unpack(packed(root), other)
     assert found.added == ["bases/abc", "runs/dpo-1", "runs/dpo-2", "runs/sft-0", "sweeps/beta-9"]
-    assert RunDir.of(other, "dpo-1").record() == RunDir.of(root, "dpo-1").record()
+    assert RunDir.of(other, "dpo-2").record() == RunDir.of(root, "dpo-2").record()
+    assert RunDir.of(other, "dpo-1").record()["policy_sha256"] == sha256_of(other / sums) != sha256_of(root / sums)
     assert (other / "runs/sft-0/checkpoints/weights.bin").read_bytes() == b"w" * 10_000
     named = json.loads((other / "runs/dpo-1/policy/adapter_config.json").read_text())["base_model_name_or_path"]
     assert named == str((other / "bases/abc").resolve())

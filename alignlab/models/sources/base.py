@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from alignlab import hub
 from alignlab.checks import Checked, names_a_run, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
-from alignlab.integrity import DAMAGE_EXTRA, verify_folder
+from alignlab.integrity import DAMAGE_EXTRA, MANIFEST, read_record, sha256_of, verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
 from alignlab.models.quantization import one_function, quantization, quantization_under
 
@@ -206,9 +206,26 @@ def warn_of_changes(path: str) -> None:
     for folder in dict.fromkeys((*found.adapters, Path(found.base))):
         try:
             verify_folder(folder)
+            _verify_owner(folder)
         except DamagedError as error:
             text = "%s; if nobody edited it, create it again: repeat the command that made it with rerun=true"
             log.warning(text, error, extra=DAMAGE_EXTRA)
+
+
+def _verify_owner(policy: Path) -> None:
+    """Raise DamagedError if a folder is not the policy with which the run it belongs to has ended.
+
+    The folder's own checksums don't show this, because they move with it. Runs of older versions are not verified.
+    """
+    record, sums = policy.parent / "run.json", policy / MANIFEST
+    if policy.name != "policy" or not record.is_file():
+        return
+    found = read_record(record)
+    expected = found.get("policy_sha256") if found.get("status") == "done" else None
+    if expected and not sums.is_file():
+        raise DamagedError(policy, f"has no {MANIFEST}, which {record} names")
+    if expected and sha256_of(sums) != expected:
+        raise DamagedError(policy, f"is not the policy with which this run ended ({record} names another {MANIFEST})")
 
 
 def _load(

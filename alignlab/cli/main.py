@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from alignlab.progress import log_to_terminal
 from alignlab.spelling import correct_spelling
 from alignlab.strategies.place import given_place
 from alignlab.training.follower import follow_cluster
@@ -99,6 +100,7 @@ def _wait_passively() -> None:
 def _run(verb: str, args: list[str]) -> int:
     if given_place().rank > 0:  # torchrun or SLURM has started several processes, of which the first one runs the verb
         return follow_cluster() if verb == "train" else 0
+    log_to_terminal()
     try:
         code = int(importlib.import_module(f"alignlab.cli.{verb.replace('-', '_')}").main(args))
         sys.stdout.flush()

@@ -12,7 +12,7 @@ from pathlib import Path
 from alignlab.checks import Checked, at_least, one_of, positive
 from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
-from alignlab.errors import AlignlabError, OutputError, Problem
+from alignlab.errors import AlignlabError, Problem, UnsavedError
 from alignlab.integrity import write_text
 from alignlab.progress import bar_or_lines
 from alignlab.spelling import counted
@@ -102,6 +102,6 @@ def _generate(name: str, prompts: str, file: str, options: Options) -> int:
     try:
         write_text(Path(file), text)
     except OSError as error:
-        raise OutputError(f"{file} can't be written: {error}") from error
+        raise UnsavedError(f"{file} can't be written: {error}") from error
     print(f"{told}, in {file}")
     return 0

@@ -35,7 +35,7 @@ VERBS = {
 
 EXIT_CODES = {
     0: "done",
-    1: "failed, or the data has errors (`check`)",
+    1: "failed, results can't be saved, judges answered nothing (`evaluate`), or the data has errors (`check`)",
     2: "the command line, the config, the data or the model can't be used; nothing was started",
     3: "points of a sweep failed, or answers drifted (`evaluate --drift`)",
     130: "stopped from the keyboard; the same command resumes",

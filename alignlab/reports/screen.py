@@ -82,7 +82,10 @@ def _facts(record: Record, run: RunDir, children: Sequence[str]) -> Iterator[tup
         if record.get(name):
             yield name, _safe(record[name])
     if children:
-        yield "children", f"{', '.join(map(_safe, children[:4]))}{f' and {len(children) - 4} more' if len(children) > 4 else ''}"
+        yield (
+            "children",
+            f"{', '.join(map(_safe, children[:4]))}{f' and {len(children) - 4} more' if len(children) > 4 else ''}",
+        )
     typed = [redacted_override(str(word)) for word in record.get("overrides", [])]
     if words := " ".join(shlex.quote(one_line(word)) for word in typed if not word.startswith(_PLACE)):
         yield "typed", words

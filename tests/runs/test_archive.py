@@ -153,7 +153,14 @@ def shortened(index: dict[str, Any], members: list[tuple[tarfile.TarInfo, bytes]
         (renamed("runs/file"), "may not be in such an archive"),
         *(
             (renamed(name), "may not be in such an archive")
-            for name in ("runs/a\x1b[2J/x", "sweeps/a\u202eb/x", "runs/-rf/x", "runs/$(a)/x", "runs/a/x\ny", "runs/a/\x9b")
+            for name in (
+                "runs/a\x1b[2J/x",
+                "sweeps/a\u202eb/x",
+                "runs/-rf/x",
+                "runs/$(a)/x",
+                "runs/a/x\ny",
+                "runs/a/\x9b",
+            )
         ),
         (linked, "may not be in such an archive"),
         (edited, "the checksum of runs/dpo-1"),

@@ -168,7 +168,7 @@ def test_devices_and_pipes_are_refused_before_they_are_read(tmp_path: Path) -> N
 
 def test_the_working_directory_is_a_folder_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="type: data.path=<a file, or a folder with files such as train.jsonl"):
+    with pytest.raises(DataError, match=r"type: data\.path=<a file, or a folder with files such as train\.jsonl"):
         local_files(".")
     (tmp_path / "train.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     assert local_files(".") == [str(tmp_path / "train.jsonl")]

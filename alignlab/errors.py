@@ -84,6 +84,12 @@ class OutputError(AlignlabError):
     exit_code = 2
 
 
+class UnsavedError(OutputError):
+    """Results of work that had begun can't be written: the disk is full, for instance."""
+
+    exit_code = 1
+
+
 class DamagedError(DataError):
     """The content of a file is not the content that was written.
 

@@ -14,7 +14,6 @@ from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
-from alignlab.progress import log_to_terminal
 from alignlab.rollout.settings import Sampling
 
 if TYPE_CHECKING:
@@ -65,7 +64,6 @@ def main(argv: Sequence[str]) -> int:
         print(_USAGE, file=sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    log_to_terminal()
     try:
         load_named_plugins(given)
         return _chat(names[0], flags.against, settings_of(Options, given))

@@ -10,7 +10,6 @@ from alignlab.cli.finish import finish
 from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, split_words, typed_value
 from alignlab.errors import AlignlabError, ConfigError, Problem
-from alignlab.progress import log_to_terminal
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
 from alignlab.runs.query import find, runs_of
@@ -32,7 +31,6 @@ def asks_to_continue(argv: Sequence[str]) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb. Returns the exit code."""
-    log_to_terminal()
     try:
         continue_run(argv)
     except AlignlabError as error:

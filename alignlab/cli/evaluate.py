@@ -26,7 +26,17 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] == "--drift":
         return _drift(argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return run_app("evaluate", evaluate_composed, with_named_model(argv))
+    return run_app("evaluate", _task, with_named_model(argv))
+
+
+def _task(config: DictConfig) -> None:
+    """Evaluate. Raises AlignlabError if a judge could not be asked about any answer of a run."""
+    from alignlab.evaluation.summary import unjudged_by
+
+    found = [(result.run, judges) for result in evaluate_composed(config) if (judges := unjudged_by(result.summary))]
+    if found:
+        lines = "".join(f"\n  {run}: no win-rate by {', '.join(judges)}" for run, judges in found)
+        raise AlignlabError(f"judges could not be asked about any answer; the same command asks again{lines}")
 
 
 def with_named_model(argv: Sequence[str]) -> list[str]:

@@ -15,7 +15,6 @@ from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import visible
-from alignlab.progress import log_to_terminal
 from alignlab.spelling import correct_spelling, counted
 
 if TYPE_CHECKING:
@@ -70,7 +69,6 @@ def main(argv: Sequence[str]) -> int:
         print(_USAGE, file=sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    log_to_terminal()
     try:
         _check(flags)
         load_named_plugins(given)

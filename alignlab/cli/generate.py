@@ -12,9 +12,9 @@ from pathlib import Path
 from alignlab.checks import Checked, at_least, one_of, positive
 from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
-from alignlab.errors import AlignlabError, OutputError, Problem
+from alignlab.errors import AlignlabError, Problem, UnsavedError
 from alignlab.integrity import write_text
-from alignlab.progress import bar_or_lines, log_to_terminal
+from alignlab.progress import bar_or_lines
 from alignlab.spelling import counted
 
 _USAGE = """usage: alignlab generate <run or model> <prompts> [<answers.jsonl>] [key=value ...]
@@ -61,7 +61,6 @@ def main(argv: Sequence[str]) -> int:
         print(_USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    log_to_terminal()
     try:
         load_named_plugins(given)
         return _generate(names[0], names[1], names[2] if len(names) == 3 else "", settings_of(Options, given))
@@ -103,6 +102,6 @@ def _generate(name: str, prompts: str, file: str, options: Options) -> int:
     try:
         write_text(Path(file), text)
     except OSError as error:
-        raise OutputError(f"{file} can't be written: {error}") from error
+        raise UnsavedError(f"{file} can't be written: {error}") from error
     print(f"{told}, in {file}")
     return 0

@@ -38,7 +38,6 @@ from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.plugins import activate, active
-from alignlab.progress import log_to_terminal
 from alignlab.spelling import as_typed
 
 # Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected
@@ -63,7 +62,6 @@ _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "in
 
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
     """Run `task` for each composed config, as a verb of the command line does. Returns the exit code."""
-    log_to_terminal()
     try:
         run_composed(config_name, task, argv)
     except AlignlabError as error:

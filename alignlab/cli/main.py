@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from alignlab.progress import log_to_terminal
 from alignlab.spelling import correct_spelling
 from alignlab.strategies.place import given_place
 from alignlab.training.follower import follow_cluster
@@ -34,7 +35,7 @@ VERBS = {
 
 EXIT_CODES = {
     0: "done",
-    1: "failed, or the data has errors (`check`)",
+    1: "failed, results can't be saved, judges answered nothing (`evaluate`), or the data has errors (`check`)",
     2: "the command line, the config, the data or the model can't be used; nothing was started",
     3: "points of a sweep failed, or answers drifted (`evaluate --drift`)",
     130: "stopped from the keyboard; the same command resumes",
@@ -99,6 +100,7 @@ def _wait_passively() -> None:
 def _run(verb: str, args: list[str]) -> int:
     if given_place().rank > 0:  # torchrun or SLURM has started several processes, of which the first one runs the verb
         return follow_cluster() if verb == "train" else 0
+    log_to_terminal()
     try:
         code = int(importlib.import_module(f"alignlab.cli.{verb.replace('-', '_')}").main(args))
         sys.stdout.flush()

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         return 0 if args else 2
     try:
         for file in _draw(args):
-            print(f"written to {file}")
+            print(visible(f"written to {file}"))
     except AlignlabError as error:
         return print_error(error, argv)
     except KeyboardInterrupt:

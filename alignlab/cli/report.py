@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+from alignlab.inert import visible
 
 _HELP = """usage: alignlab report <sweep>                      write report.html and report.md beside its table
        alignlab report <sweep> --against <sweep>    also compare its settings with those of an older sweep
@@ -66,8 +67,8 @@ def _write(args: Sequence[str]) -> int:
         raise OutputError(f"{file} can't be written: {error}\n  type: to=<another file.html>") from error
     for name, sentences in answers_of(found):
         for text in sentences:
-            print(f"{name}: {text}" if name else text)
-    print(f"written to {file} and {file.with_suffix('.md').name}")
+            print(visible(f"{name}: {text}" if name else text))
+    print(visible(f"written to {file} and {file.with_suffix('.md').name}"))
     if flags.wandb:
         from alignlab.reports.wandb_report import write_report, write_report_of_runs
 

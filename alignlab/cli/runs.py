@@ -77,7 +77,7 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     if found and flags.watch:
         return _watch(root, filters, " ".join(words) or str(root))
     if not found:
-        print(f"no runs below {root}{' that meet ' + ' '.join(words) if words else ''}")
+        print(visible(f"no runs below {root}{' that meet ' + ' '.join(words) if words else ''}"))
         return 0
     shown = found if flags.all else found[-_NEWEST:]
     show_table(shown, root)
@@ -147,7 +147,7 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     for record in doomed.values():
         left = [child for child in children_of(record, records) if child not in doomed]
         note = f"  (parent of {', '.join(left)})" if left else ""
-        print(f"{record['id']}  {record.get('status')}{note}")
+        print(visible(f"{record['id']}  {record.get('status')}{note}"))
     if not flags.yes and not _agreed(f"remove {counted(len(doomed), 'run')} for good? [y/N] "):
         print("nothing removed; --yes removes without a question")
         return 1
@@ -155,7 +155,7 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     elsewhere = at_work_elsewhere(runs.values())
     kept = [id for id, run in runs.items() if elsewhere.get(run) or not run.remove(watched=run in elsewhere)]
     for id in kept:
-        print(f"{id}: not removed, because a process works on it", file=sys.stderr)
+        print(visible(f"{id}: not removed, because a process works on it"), file=sys.stderr)
     return 1 if kept else 0
 
 
@@ -165,7 +165,7 @@ def _gc(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         return _some([], "gc takes no runs: it deletes what no run refers to; `alignlab runs remove` removes runs")
     found = find_garbage(root)
     if found.at_work:
-        print(f"a process works on {', '.join(found.at_work[:5])}: stored samples and the like are left alone")
+        print(visible(f"a process works on {', '.join(found.at_work[:5])}: stored samples and the like are left alone"))
     for kind, number in found.unknown.items():
         print(f"{kind}: {number} stay, because it is not known which runs they belong to")
     kinds = dict.fromkeys(piece.kind for piece in found.pieces)
@@ -182,7 +182,7 @@ def _gc(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     number, size, kept = delete(found.pieces)
     print(f"deleted {number}, {_megabytes(size)}")
     for path in kept:
-        print(f"{path}: not deleted, because a process uses it", file=sys.stderr)
+        print(visible(f"{path}: not deleted, because a process uses it"), file=sys.stderr)
     return 1 if kept else 0
 
 
@@ -230,7 +230,7 @@ def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     number = pack(root, sweep, runs, file, weights=not flags.no_weights)
     without = ", without weights" if flags.no_weights else ""
     size = f"{file.stat().st_size / 1e6:.1f} MB"
-    print(f"{counted(len(runs), 'run')} ({counted(number, 'file')}, {size}{without}) packed into {file}")
+    print(visible(f"{counted(len(runs), 'run')} ({counted(number, 'file')}, {size}{without}) packed into {file}"))
     return 0
 
 

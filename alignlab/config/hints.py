@@ -208,6 +208,7 @@ EXPLANATIONS = {
     **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_backend"), _SHARED),
     **dict.fromkeys(("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "vllm_server_base_url"), _SAMPLER),
     **dict.fromkeys(("packing", "padding_free"), _LENGTHS),
+    "run": "`alignlab train run=<id> trainer.max_steps=<more>` goes on with a finished run; a check is of new runs",
     "use_weighting": "weighted DPO is an objective of its own: objective=wpo",
     "ld_alpha": "length-desensitised DPO is an objective of its own: objective=ld_dpo objective.alpha=<alpha>",
     "torch_compile": "trainer.compile=auto, always or never",

@@ -39,6 +39,7 @@ from alignlab.types import Requires
 KEEP = get_args(Keep)
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 
+_LONGEST_NAME = 200  # bytes of a sweep's name: most file systems take 255, and endings are added to it
 _SETTING = "alignlab"  # key of a field's metadata
 _ALL = ("parents", "judges")
 
@@ -211,6 +212,11 @@ class Sweep(Checked):
     def problems(self) -> Iterator[Problem]:
         if self.name in (".", "..") or any(sign in self.name for sign in "/\\"):
             yield Problem("name", self.name, "must be the name of one folder", "name=beta_on_hh")
+        elif self.name.startswith("-"):
+            yield Problem("name", self.name, "begins like a flag of a command", "name=beta_on_hh")
+        elif (length := len(self.name.encode(errors="surrogatepass"))) > _LONGEST_NAME:
+            text = f"is too long for the name of a folder: it has {length} bytes, and may have {_LONGEST_NAME}"
+            yield Problem("name", f"{self.name[:20]}...", text, "name=beta_on_hh")
         if self.better:
             yield from one_of("better", self.better, ("lower", "higher"))
         if self.metric and self.metric not in definitions():

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -52,10 +51,15 @@ def read_records(path: str | Path) -> list[Record]:
     return parse_records(read_bytes(path), path)
 
 
+def is_device(path: str | Path) -> bool:
+    """Whether there is a device, a pipe or a socket of this name, which may have no end."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
 def read_bytes(path: str | Path) -> bytes:
     """A file's bytes. Raises DataError if it can't be read, or if it is a device or a pipe, which may have no end."""
     try:
-        if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
+        if is_device(path):
             raise DataError(f"{path} can't be read: it is a device or a pipe, not a file; save its rows in a file")
         return Path(path).read_bytes()
     except FileNotFoundError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.files import FORMATS, Record, format_of, parse_records, read_bytes
+from alignlab.data.files import FORMATS, Record, format_of, is_device, parse_records, read_bytes
 from alignlab.data.sources.base import load_rows, local_files
 from alignlab.errors import Problem
 
@@ -55,13 +55,15 @@ def missing(key: str, path: str) -> Iterator[Problem]:
                 yield Problem(key, path, text, f"{key}=[a.jsonl,b.jsonl]")
             else:
                 yield Problem(key, path, text, f"{key}=my_rows.jsonl")
+    elif is_device(path):
+        yield Problem(key, path, "is a device or a pipe, not a file; save its rows in a file", f"{key}=my_rows.jsonl")
     elif Path(path).is_file() and not format_of(path):
         yield Problem(key, path, f"must be one of: {', '.join(FORMATS)} (.gz too)", f"{key}=my_rows.jsonl")
 
 
 def parts_of(path: str, split: str, subset: str, revision: str = "") -> list[Part]:
     """The parts that hold a split. A file is one part, whatever the split. Raises DataError if a file can't be read."""
-    if Path(path).is_file():
+    if Path(path).is_file() or is_device(path):
         return [Part(path, read_bytes(path))]
     if Path(path).is_dir():
         return [Part(file, read_bytes(file)) for file in local_files(path, split, subset)]

@@ -14,7 +14,7 @@ from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Prompt
 from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import DamagedError, OutputError
+from alignlab.errors import DamagedError, UnsavedError
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.questions import Question
 from alignlab.evaluation.settings import Evaluation
@@ -190,11 +190,11 @@ def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | No
 
 
 def _keep_answers(file: Path, content: Mapping[str, Any]) -> None:
-    """Store sampled answers, whole or not at all. Raises OutputError if the file can't be written."""
+    """Store sampled answers, whole or not at all. Raises UnsavedError if the file can't be written."""
     try:
         write_sealed(file, content)
     except OSError as error:
-        raise OutputError(f"{file} can't be written: {error}") from error
+        raise UnsavedError(f"{file} can't be written: {error}") from error
 
 
 def sampled(

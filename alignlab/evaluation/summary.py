@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -65,6 +65,19 @@ def win_rate_of(examples: Examples, baseline: str, judge: str) -> WinRate:
         unjudged=len(first) - len(judged),
         disagreement=examples.facts.get(f"disagreement/{judge}", "tie"),
     )
+
+
+def unjudged_by(summary: Mapping[str, Any]) -> list[str]:
+    """The judges that could not be asked about any answer, so that a summary has no win-rate by them."""
+    rates: dict[str, list[Mapping[str, float]]] = {}
+    for judges in summary.get("compared", {}).values():
+        for judge, numbers in judges.items():
+            rates.setdefault(judge, []).extend([numbers["win_rate"]] if "win_rate" in numbers else [])
+    return [
+        judge
+        for judge, found in rates.items()
+        if found and all(rate["unjudged"] and not rate["n"] and not rate["invalid"] for rate in found)
+    ]
 
 
 def _kl(examples: Examples) -> dict[str, Estimate]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import DamagedError, OutputError
+from alignlab.errors import DamagedError, UnsavedError
 from alignlab.integrity import DAMAGE_EXTRA, json_digest, read_sealed, set_aside, write_sealed
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,12 @@ class Store:
         return dict(kept["reply"])
 
     def put(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Store a reply. Raises OutputError if the folder can't be written."""
+        """Store a reply. Raises UnsavedError if the folder can't be written."""
         file = self._file(request)
         try:
             write_sealed(file, {"request": request, "reply": reply})
         except OSError as error:
-            raise OutputError(f"nothing can be stored in {self._folder}: {error}") from error
+            raise UnsavedError(f"nothing can be stored in {self._folder}: {error}") from error
 
     def _file(self, request: Mapping[str, Any]) -> Path:
         key = json_digest(request, 40)

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import OutputError
+from alignlab.errors import OutputError, UnsavedError
 from alignlab.integrity import json_digest
 from alignlab.judges.base import Comparison, Verdict
 
@@ -30,7 +30,7 @@ class Session:
     """Rows to judge, and the file of verdicts. Thread-safe. `over` is set when the person finishes.
 
     The file has a line of JSON per verdict. The last verdict on a row counts. Verdicts belong to the texts of a row,
-    not to its id. Raises OutputError if the file can't be written.
+    not to its id. Raises UnsavedError if the file can't be written.
     """
 
     def __init__(self, rows: Sequence[Comparison], file: Path, *, seed: int) -> None:
@@ -99,7 +99,7 @@ class Session:
                     lines.flush()
                     os.fsync(lines.fileno())
             except OSError as error:
-                raise OutputError(f"the verdict can't be saved in {self._file}: {error}") from error
+                raise UnsavedError(f"the verdict can't be saved in {self._file}: {error}") from error
             self._take(key, verdict)
 
     def _take(self, key: str, verdict: Verdict | None) -> None:

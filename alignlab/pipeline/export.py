@@ -14,7 +14,7 @@ from typing import Any
 
 from alignlab.checks import installed
 from alignlab.config.plan import Plan
-from alignlab.errors import ConfigError, DamagedError, OutputError, Problem
+from alignlab.errors import ConfigError, DamagedError, OutputError, Problem, UnsavedError
 from alignlab.integrity import read_record, sha256_of
 from alignlab.models.export.gguf import DTYPES as GGUF_DTYPES
 from alignlab.models.export.gguf import gguf_faults, write_gguf
@@ -191,7 +191,8 @@ def _written(folder: Path, overwrite: bool) -> Iterator[Path]:
             folder.rename(before)
         scratch.rename(folder)  # fails if another process has filled the folder meanwhile
     except OSError as error:
-        raise OutputError(f"{folder} can't be written: {error}") from error
+        begun = scratch.is_dir()
+        raise (UnsavedError if begun else OutputError)(f"{folder} can't be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)

@@ -98,7 +98,7 @@ def synthesize(request: Request) -> Synthesized:
 
 
 def copied(made: Synthesized, to: Path) -> Synthesized:
-    """The same rows in another file, which is written with their provenance. Raises OutputError if that fails."""
+    """The same rows in another file, which is written with their provenance. Raises UnsavedError if that fails."""
     copy_rows(made.file, to)
     return replace(made, file=to)
 

@@ -222,9 +222,7 @@ def _draw_win_rates(axes: Axes, rows: pd.DataFrame, places: Mapping[str, int]) -
             one["value"], -row, xerr=_bars(rows.iloc[[row]], "value"), color=_colour(place), marker=marker(place),
             elinewidth=0.8, ls="none",
         )  # fmt: skip
-    names = [
-        one_line(_short(line, strength), 60) for line, strength in zip(rows["line"], rows["strength"], strict=True)
-    ]
+    names = [_fitting(axes, _short(line, at)) for line, at in zip(rows["line"], rows["strength"], strict=True)]
     axes.set_yticks([-row for row in range(len(names))], names)
     axes.set_ylim(-len(names) + 0.3, 0.7)
     axes.axvline(0.5, color="black", lw=0.6, ls=":")
@@ -310,7 +308,7 @@ def gap(found: Collected, style: str = "paper") -> Figure:
                     label=str(part) if row["setting"] == rows["setting"].iloc[0] else None,
                 )  # fmt: skip
                 ends[row["setting"]][side] += row["value"]
-        axes.set_yticks([-i for i in range(len(settings))], [one_line(name, 40) for name in settings])
+        axes.set_yticks([-i for i in range(len(settings))], [_fitting(axes, name) for name in settings])
         axes.axvline(0, color="black", lw=0.6)
         axes.set_xlabel("gap to the frontier (reward)")
         axes.grid(axis="y", visible=False)
@@ -381,6 +379,15 @@ def _in_panels(lines: list[Any], panels: int) -> list[list[Any]]:
 def _apart(metric: str, lines: Sequence[object]) -> bool:
     """Whether each line needs axes of its own: losses of different methods have different scales."""
     return metric.endswith("/loss") and len(lines) > 1
+
+
+def _fitting(axes: Axes, name: str) -> str:
+    """A name on one line. Of a name that would fill more than about half of the figure, only both ends are left."""
+    shown = one_line(name, 10_000)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    most = int(figure.get_figwidth() * 72 / mpl.rcParams["font.size"])  # a letter is about half as wide as it is high
+    return shown if len(shown) <= most else f"{shown[: most // 2]}...{shown[3 - most // 2 :]}"
 
 
 def _small() -> float:
@@ -454,7 +461,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> Non
         places[i] = min(places[i], places[i + 1] - gap)
     for (name, (_, _, colour)), place in zip(ordered, places, strict=True):
         axes.annotate(
-            one_line(name, 40), (1.0, place), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            _fitting(axes, name), (1.0, place), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             color=colour, va="center", fontsize=_small(), annotation_clip=False,
         )  # fmt: skip
 
@@ -478,7 +485,7 @@ def _label_inside(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> N
         best, fewest = None, math.inf
         for across, up, side, above in _BESIDE:
             text = axes.annotate(
-                one_line(name, 40), (x, y), (across, up), textcoords="offset points", color=colour, ha=side, va=above,
+                _fitting(axes, name), (x, y), (across, up), textcoords="offset points", color=colour, ha=side, va=above,
                 fontsize=_small(),
             )  # fmt: skip
             box = text.get_window_extent(renderer)

@@ -109,7 +109,7 @@ def sweep_status(directory: Path) -> list[RunStatus]:
 def view(runs: Sequence[RunStatus], title: str, rows: int) -> RenderableType:
     """Counts by status, time left, and a table of at most `rows` points, worst status first."""
     counts = Counter(s.status for s in runs)
-    head = Text(f"{title}: {counted(len(runs), 'point')}", style="bold")
+    head = Text(f"{one_line(title)}: {counted(len(runs), 'point')}", style="bold")
     for status in _WORST_FIRST:
         if counts[status]:
             head.append(f"  {counts[status]} {status}", style=_COLOUR.get(status, ""))
@@ -123,7 +123,7 @@ def view(runs: Sequence[RunStatus], title: str, rows: int) -> RenderableType:
     ordered = sorted(runs, key=lambda s: _WORST_FIRST.index(s.status) if s.status in _WORST_FIRST else 4)
     for s in ordered[:rows]:
         table.add_row(
-            s.label or s.id,
+            Text(one_line(s.label or s.id)),
             Text(s.status, style=_COLOUR.get(s.status, "")),
             ProgressBar(total=max(1, s.steps), completed=s.step, width=8),
             f"{s.step}/{s.steps}",
@@ -134,7 +134,7 @@ def view(runs: Sequence[RunStatus], title: str, rows: int) -> RenderableType:
     below = [Text(f"... and {hidden} more", style="dim")] if hidden else []
     ended_badly = [s for s in ordered if s.status in ("failed", "diverged")]
     for s in ended_badly[:5]:
-        below.append(Text(f"{s.label or s.id}: {s.status}: {s.reason}", style=_COLOUR[s.status]))
+        below.append(Text(f"{one_line(s.label or s.id)}: {s.status}: {s.reason}", style=_COLOUR[s.status]))
     return Group(head, table, *below)
 
 

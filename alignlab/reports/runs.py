@@ -25,6 +25,7 @@ from alignlab.runs.query import Record, difference
 from alignlab.runs.record import is_number
 
 _FACTS = ("id", "status", "reason", "attempt", "started", "ended", "parent")  # of a run, in exported tables
+_PATH = 5_000  # most characters of a path that is shown
 _WIDE = 400  # width of output that does not go to a terminal, so that nothing is cut
 _IN_LISTS = ("eval/loss", "eval/rewards/accuracies", "eval/accuracy", "exact/kl", "exact/reward", "exact/frontier_gap")
 _HIDDEN = ("output_root=", "tracking=", "sweep.name=", "hydra", "launcher")
@@ -38,10 +39,10 @@ def show_table(records: Sequence[Record], root: Path) -> None:
         summary = record.get("summary", {})
         rows.append(
             [
-                record["id"],
+                one_line(record["id"]),
                 str(record.get("status")),
                 _step(record, root),
-                str(record.get("started") or "")[:16].replace("T", " "),
+                one_line(record.get("started") or "")[:16].replace("T", " "),
                 *(_formatted(summary.get(name), COLUMNS[name][1]) for name in metrics),
             ]
         )
@@ -90,7 +91,7 @@ def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
     """Print everything that is recorded about a run, and the end of its log. Keys are hidden."""
     out = console()
     facts = ("status", "reason", "attempt", "started", "ended", "host", "pid", "parent", "sweep", "git")
-    out.print(f"{record['id']}  {run.path}", style="bold", highlight=False)
+    out.print(Text(one_line(f"{record['id']}  {run.path}", _PATH), style="bold"))
     _pairs(out, [(name, record.get(name)) for name in facts if record.get(name) is not None])
     if children:
         _pairs(out, [("started from it", ", ".join(children))])
@@ -102,7 +103,7 @@ def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
     out.print("\nsummary", style="bold")
     _pairs(out, [(name, _number(value)) for name, value in record.get("summary", {}).items()])
     if run.log.is_file():
-        out.print(f"\nend of {run.log}", style="bold", highlight=False)
+        out.print(Text(f"\nend of {one_line(run.log, _PATH)}", style="bold"))
         out.print(Text(redacted(visible("\n".join(run.log.read_text(errors="replace").splitlines()[-15:])))))
 
 
@@ -115,16 +116,16 @@ def show_comparison(one: Record, other: Record) -> None:
     ):
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for heading in ("", one["id"], other["id"]):
-            table.add_column(heading)
+            table.add_column(_text(heading))
         for key, pair in rows.items():
-            table.add_row(key, *(Text(redacted(one_line(value))) for value in pair))
+            table.add_row(*map(_text, (key, *pair)))
         out.print(table if rows else f"{title}: the same", highlight=False)
     table = Table(title="summary", title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in ("", one["id"], other["id"], "difference"):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(_text(heading), justify="left" if not heading else "right")
     mine, theirs = one.get("summary", {}), other.get("summary", {})
     for name in (n for n in mine if isinstance(mine[n], int | float) and isinstance(theirs.get(n), int | float)):
-        table.add_row(name, _number(mine[name]), _number(theirs[name]), _number(theirs[name] - mine[name]))
+        table.add_row(_text(name), *map(_number, (mine[name], theirs[name], theirs[name] - mine[name])))
     out.print(table)
 
 
@@ -178,9 +179,15 @@ def _versions(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:
 
 
 def _pairs(out: Console, pairs: Sequence[tuple[str, Any]]) -> None:
-    width = max((len(name) for name, _ in pairs), default=0)
-    for name, value in pairs:
-        out.print(Text(f"  {name:<{width}}  {redacted(one_line(value, 2000))}"))
+    shown = [(redacted(one_line(name)), redacted(one_line(value, 2000))) for name, value in pairs]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        out.print(Text(f"  {name:<{width}}  {value}"))
+
+
+def _text(value: Any) -> Text:
+    """One line that rich prints as it is: names and values of a record may hold rich's own markup."""
+    return Text(redacted(one_line(value)))
 
 
 def _formatted(value: Any, form: str) -> str:

@@ -52,7 +52,7 @@ def screen(record: Record, run: RunDir, children: Sequence[str], width: int) -> 
         out.append("\nend of its log\n", style="bold")
         lines = run.log.read_text(errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
         out.append("".join(_cut(f"  {_safe(line)}", width) + "\n" for line in lines))
-    out.append(f"\nalignlab runs show {record['id']} --full shows its config, all metrics and more of its log")
+    out.append(f"\nalignlab runs show {_safe(record['id'])} --full shows its config, all metrics and more of its log")
     return out
 
 
@@ -72,7 +72,7 @@ def sparkline(values: Sequence[float], width: int = _SPARK) -> str:
 def _facts(record: Record, run: RunDir, children: Sequence[str]) -> Iterator[tuple[str, str]]:
     if record.get("reason"):
         yield "reason", _safe(record["reason"])
-    yield "folder", str(run.path)
+    yield "folder", one_line(run.path, 5_000)
     took = _seconds(record)
     started = _safe(str(record.get("started") or "not yet")[:16].replace("T", " "))
     where = f" on {_safe(record['host'])}" if record.get("host") else ""
@@ -82,7 +82,10 @@ def _facts(record: Record, run: RunDir, children: Sequence[str]) -> Iterator[tup
         if record.get(name):
             yield name, _safe(record[name])
     if children:
-        yield "children", f"{', '.join(children[:4])}{f' and {len(children) - 4} more' if len(children) > 4 else ''}"
+        yield (
+            "children",
+            f"{', '.join(map(_safe, children[:4]))}{f' and {len(children) - 4} more' if len(children) > 4 else ''}",
+        )
     typed = [redacted_override(str(word)) for word in record.get("overrides", [])]
     if words := " ".join(shlex.quote(one_line(word)) for word in typed if not word.startswith(_PLACE)):
         yield "typed", words

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import uuid
@@ -19,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem
+from alignlab.inert import visible
 from alignlab.integrity import MANIFEST, new_file, read_record, seal_folder, sealed, sha256_of, write_sealed
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
@@ -29,6 +31,9 @@ _PLACES = ("runs", "sweeps", "bases")
 _WEIGHTS = ("policy", "last", "merged", "checkpoints")
 _ADAPTER = "adapter_config.json"
 _BLOCK = 1 << 20
+
+# A name of a run, a sweep or a base: no option of a command, and nothing that a shell or a terminal obeys.
+_NAME = re.compile(r"\w[\w .,+=@-]*")
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ def pack(root: Path, sweep: str, runs: Sequence[str], file: Path, *, weights: bo
         for run in runs
         if RunDir.of(root, run).status() in ("running", "queued")
     ]
+    text = "can't be packed under this name: rename its folder to letters, digits and . _ - only"
+    problems += [Problem("pack", name, text) for name in (*runs, *filter(None, [sweep])) if not _NAME.fullmatch(name)]
     if file.exists():
         problems.append(Problem("pack", str(file), "is there already; name another file"))
     if problems:
@@ -205,8 +212,9 @@ def _members(file: Path, archive: tarfile.TarFile, index: dict[str, Any]) -> lis
             len(parts) > 2
             and parts[0] in _PLACES
             and not {"..", ".", ""} & set(parts)
-            and parts[1][0] != "."
-            and "\\" not in member.name
+            and _NAME.fullmatch(parts[1])
+            and not {"\\", "\n", "\t"} & set(member.name)
+            and visible(member.name, len(member.name)) == member.name
         )
         if not member.isreg() or not safe or member.name != "/".join(parts):
             raise DamagedError(

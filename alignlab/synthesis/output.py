@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.data.rows import messages_of
-from alignlab.errors import DamagedError, OutputError
+from alignlab.errors import DamagedError, UnsavedError
 from alignlab.integrity import new_file, read_sealed, set_aside, sha256_of, write_sealed
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def provenance_file(rows: Path) -> Path:
 
 
 def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> None:
-    """Write the rows and then their provenance, each whole or not at all. Raises OutputError if that fails."""
+    """Write the rows and then their provenance, each whole or not at all. Raises UnsavedError if that fails."""
     try:
         with new_file(file) as scratch:
             if file.suffix == ".parquet":
@@ -37,18 +37,18 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], provenance: Mappin
                 scratch.write_text(text, encoding="utf-8")
         write_sealed(provenance_file(file), {**provenance, "file": {"name": file.name, "sha256": sha256_of(file)}})
     except OSError as error:
-        raise OutputError(f"{file} can't be written: {error}\n  type: output_root=<another folder>") from error
+        raise UnsavedError(f"{file} can't be written: {error}\n  type: output_root=<another folder>") from error
 
 
 def copy_rows(file: Path, to: Path) -> None:
-    """Copy a file of rows and their provenance, each whole or not at all. Raises OutputError if that fails."""
+    """Copy a file of rows and their provenance, each whole or not at all. Raises UnsavedError if that fails."""
     try:
         with new_file(to) as scratch:
             shutil.copyfile(file, scratch)
         record = read_sealed(provenance_file(file))
         write_sealed(provenance_file(to), {**record, "file": {"name": to.name, "sha256": sha256_of(to)}})
     except OSError as error:
-        raise OutputError(f"{to} can't be written: {error}\n  type: to=<another file>") from error
+        raise UnsavedError(f"{to} can't be written: {error}\n  type: to=<another file>") from error
 
 
 def finished(file: Path) -> dict[str, Any] | None:

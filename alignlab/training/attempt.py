@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from alignlab.config.own_plugins import plugins_of_plan, record_of
 from alignlab.config.plan import Plan
-from alignlab.errors import AlignlabError, DivergedError, NotVectorizableError, OutputError, PrunedError
+from alignlab.errors import AlignlabError, DivergedError, NotVectorizableError, OutputError, PrunedError, UnsavedError
 from alignlab.integrity import DAMAGE_EXTRA
 from alignlab.runs.directory import RunDir, Status
 
@@ -91,7 +91,7 @@ def log_code_changes(run: RunDir, changes: Sequence[str]) -> None:
 def record_failure(run: RunDir, error: BaseException, group: str | None) -> BaseException:
     """Record that a run was interrupted, diverged or failed.
 
-    Returns the exception to raise: `error`, or an OutputError with its cause if the run's directory can't be written.
+    Returns the exception to raise: `error`, or an UnsavedError with its cause if the run's directory can't be written.
     """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         _end(run, "interrupted", "stopped by a signal")
@@ -107,7 +107,7 @@ def record_failure(run: RunDir, error: BaseException, group: str | None) -> Base
     _end(run, status, reason)
     if group:  # the sweep continues, so nothing else reports the error now
         log.error("%s: %s: %s", run.id, status, reason)
-    return error if reason == reason_of(error) else OutputError(reason)
+    return error if reason == reason_of(error) else UnsavedError(reason)
 
 
 def ending_of(error: BaseException | None) -> Status:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from alignlab.data.audit.tokens import look_at_tokens
 from alignlab.data.filters import count_different
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Loaded, Split
+from alignlab.data.sources.pairs import Pairs
 from alignlab.data.template import Template
 from alignlab.data.tokenize import Cutter
 from alignlab.errors import DataError, ModelError, UnreachableError
@@ -74,7 +75,11 @@ class Auditor:
         parts = (source, source.fingerprint(), needs.rows, needs.data, first_model(plan))
         key = digest(repr(part).encode() for part in parts)
         if key not in self._audited:
-            self._audited[key] = self._look(key, plan)
+            found = self._look(key, plan)
+            if found.looks and isinstance(source, Pairs):
+                warnings = [*found.audit.warnings, *_swapped_scores(source.scores())]
+                found = replace(found, audit=replace(found.audit, warnings=warnings))
+            self._audited[key] = found
         return self._audited[key]
 
     def _look(self, key: str, plan: Plan) -> AuditedRows:
@@ -222,6 +227,19 @@ def _too_few_prompts(evaluation: RunEvaluation, looks: Mapping[Split, Look]) -> 
     if there < evaluation.prompts:
         text = f"evaluation.prompts={evaluation.prompts}, but only {there} different prompts are held out"
         yield Finding("few_held_out", text, "eval", there, there / evaluation.prompts, f"evaluation.prompts={there}")
+
+
+def _swapped_scores(scores: Sequence[tuple[float, float]]) -> Iterator[Finding]:
+    """A warning if most chosen answers have a lower score than the rejected ones.
+
+    scores: those of the chosen and the rejected answer of each row.
+    """
+    lower = sum(chosen < rejected for chosen, rejected in scores)
+    if 2 * lower > len(scores):
+        share = lower / len(scores)
+        text = f"{lower} of {len(scores)} training rows ({share:.1%}) have a score_chosen below their score_rejected: "
+        cure = "'data.columns={chosen: rejected, rejected: chosen}', if they are"
+        yield Finding("swapped_scores", f"{text}chosen and rejected are probably swapped", "train", lower, share, cure)
 
 
 def _texts_of(plan: Plan) -> dict[Split, Loaded[Any]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 # Hydra has no public class for folders of YAML files. This one reads headers and encodings as for Hydra's own folders.
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -34,6 +37,9 @@ _ENVIRONMENT = ("oc.env", "oc.create")
 _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 _VALUE = "\0"  # stands for the value of an interpolation
 
+# The most values of one file, its aliases replaced by what they stand for. Hydra would need minutes for many more.
+_MOST_NODES = 20_000
+
 
 class SweepFolderSource(FileConfigSource):
     """A flat folder of YAML files, the project's or the user's, as the config group `sweep`."""
@@ -45,6 +51,7 @@ class SweepFolderSource(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         if not self._inside(config_path):
             raise ConfigLoadError(f"Config not found: {config_path}")
+        _refuse_multiplied(self.path, self._local(config_path))
         found = super().load_config(self._local(config_path))
         if problems := [*_problems_of_hydra(found, "sweep", GROUP), *_problems_of_environment(found, "sweep")]:
             raise ConfigError(problems, where=f"sweeps/{self._local(config_path)}; nothing was started")
@@ -90,12 +97,36 @@ class OwnConfSource(FileConfigSource):
         return "own-conf"
 
     def load_config(self, config_path: str) -> ConfigResult:
+        _refuse_multiplied(self.path, config_path.strip("/"))
         found = super().load_config(config_path)
         path = config_path.strip("/").removesuffix(".yaml")
         group = path.rpartition("/")[0]
         if problems := [*_problems_of_hydra(found, "config", group), *_problems_of_environment(found, "config")]:
             raise ConfigError(problems, where=f"{Path(self.path).name}/{path}; nothing was started")
         return found
+
+
+def _refuse_multiplied(folder: str, name: str) -> None:
+    """Raise ConfigError if the aliases of a file repeat its anchors so often that nothing could compose it."""
+    path = name.removesuffix(".yaml")
+    try:
+        text = (Path(folder) / f"{path}.yaml").read_text(encoding="utf-8")
+        size = _expanded(yaml.compose(text, yaml.SafeLoader), {}) if "*" in text else 0
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # Hydra reports it
+        return
+    if size > _MOST_NODES:
+        said = f"its aliases repeat its anchors until it has more than {_MOST_NODES:,} values; write fewer of them"
+        raise ConfigError([Problem("*", None, said)], where=f"{Path(folder).name}/{path}.yaml; nothing was started")
+
+
+def _expanded(node: yaml.Node | None, known: dict[yaml.Node, float]) -> float:
+    """Number of values below a node of YAML, itself included, where an alias counts as a copy of its anchor."""
+    if node not in known and node is not None:
+        known[node] = math.inf  # what contains itself has no end
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        inner = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in pairs for part in pair]
+        known[node] = 1 + sum(_expanded(part, known) for part in inner)
+    return known[node] if node is not None else 0
 
 
 def _problems_of_hydra(found: ConfigResult, kind: str, group: str) -> Iterator[Problem]:

@@ -66,6 +66,17 @@ def test_warnings_do_not_fail(alignlab: Run, pairs: list[str], tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["eval.jsonl", "train.jsonl"]
 
 
+def test_scores_that_contradict_the_labels(alignlab: Run, pairs: list[str], tmp_path: Path) -> None:
+    scores = [(1, 2), ("0.5", 0.7), (3, 1), (None, 1), (1, float("nan")), (1, 9)]
+    rows = [pair(f"p{i}") | {"score_chosen": a, "score_rejected": b} for i, (a, b) in enumerate(scores)]
+    write(tmp_path / "train.jsonl", *rows)
+    result = alignlab(*pairs)
+    assert "3 of 4 training rows (75.0%) have a score_chosen below their score_rejected" in result.out
+    assert "type: 'data.columns={chosen: rejected, rejected: chosen}', if they are" in result.out
+    result = alignlab(*pairs, "data.columns={chosen: rejected, rejected: chosen}")
+    assert (result.code, "score_chosen below" in result.out) == (0, False)
+
+
 def test_json(alignlab: Run, pairs: list[str]) -> None:
     found = document(alignlab, *pairs)
     (point,) = found["points"]

@@ -104,6 +104,8 @@ CASES = {
     "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
     "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
     "sweep name": (["train", "sweep.name=a/b", "-m", "seed=1,2"], ["sweep.name = a/b", "the name of one folder"]),
+    "sweep name as a flag": (["check", "sweep.name=-rf", "-m", "seed=1,2"], ["sweep.name = -rf", "like a flag"]),
+    "sweep name too long": (["check", f"sweep.name={'a' * 300}", "-m", "seed=1,2"], ["sweep.name = aaa", "is too long"]),
     "sweep name above": (["check", "sweep.name=..", "-m", "seed=1,2"], ["sweep.name = ..", "the name of one folder"]),
     "launcher": (["train", "launcher=locl", "-m", "seed=1,2"], ["  launcher = locl", "there are: auto, basic, local, ray, serial", "type: launcher=local"]),
     "option of a launcher": (["train", "launcher.atonce=2", "launcher=local", "-m", "seed=1,2"], ["  launcher.atonce = 2", "launcher has: at_once, per_gpu, retries", "type: launcher.at_once=2"]),

@@ -124,6 +124,29 @@ def test_compared(runs: Run) -> None:
         assert text in said
 
 
+def test_names_of_others_are_shown_as_they_are_and_control_nothing(runs: Run) -> None:
+    """Metrics, fields and folders with escapes, marks that reorder text, and markup of rich."""
+    unsafe, markup = "\x1b[2J\u202e", "[x](javascript:1)[/nope]"
+    for seed in (1, 2):
+        run = RunDir.of("outputs", f"dpo-{seed}")
+        run.update(summary={unsafe: 0.5, markup: 0.4}, config={unsafe: seed, markup: -seed}, versions={unsafe: 1})
+    Path("outputs/runs/dpo-2").rename(f"outputs/runs/z{unsafe}{markup}".replace("/nope", "nope"))
+    damaged = RunDir.of("outputs", f"y{unsafe}").record_file
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    other, errors = f"z{unsafe}", ""
+    for words in ([], ["show", other], ["show", "--full", other], ["compare", "dpo-1", other], ["--watch"]):
+        said = runs(*words)
+        assert said.code == 0, said.err
+        assert not set("\x1b\u202e") & set(said.out + said.err), words
+        assert "z\\x1b[2J\\u202e" in said.out.replace("\n", "") or words == ["--watch"]
+        if "--full" in words or "compare" in words:
+            assert said.out.count(markup) == 2, "a key of the config and a metric"
+        errors += said.err
+    assert "wrong type and are left out: versions.\\x1b[2J\\u202e" in errors
+    assert "y\\x1b[2J\\u202e: run.json can't be read" in errors
+
+
 def test_table(runs: Run) -> None:
     written = runs("table", "found.csv", "status=done")
     assert (written.out, written.err) == ("2 runs written to found.csv\n", "")

@@ -135,6 +135,7 @@ EXPLAINED = [
     ("desirable_weight=2", "objective.desirable_weight is a setting of objective=kto"),
     ("missing_eos_penalty=1", "rollout.missing_end=subtract"),
     # settings that do not exist here
+    ("run=dpo-3c90", "`alignlab train run=<id> trainer.max_steps=<more>` goes on with a finished run"),
     ("run_name=mine", "sweep.name=<name> names a sweep"),
     ("dropout=0.1", "peft=lora peft.dropout"),
     ("gpus=2", "launcher=local gives each point"),

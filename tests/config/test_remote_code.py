@@ -270,6 +270,25 @@ def test_a_source_of_options_refuses_what_hydra_calls(files: dict[str, str], tmp
         [source.load_config(name) for name in files]
 
 
+@pytest.mark.parametrize("levels", [1, 5])
+def test_aliases_that_multiply_are_refused_before_they_are_replaced(levels: int, tmp_path: Path) -> None:
+    from hydra_plugins.alignlab_plugins.search_path import OwnConfSource, SweepFolderSource
+
+    lines = ["a0: &a0 [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    (tmp_path / "own.yaml").write_text("\n".join(lines))
+    own, sweeps = OwnConfSource("own", f"own-conf://{tmp_path}"), SweepFolderSource("s", f"sweeps://{tmp_path}")
+    for source, name in ((own, "own"), (sweeps, "sweep/own")):
+        if levels == 1:
+            assert source.load_config(name).config.a0[9] == 9
+            continue
+        with pytest.raises(ConfigError, match=r"own\.yaml; nothing was started\n.*\n.*its aliases repeat its anchors"):
+            source.load_config(name)
+    (tmp_path / "own.yaml").write_text("a: &a [*a]")
+    with pytest.raises(ConfigError, match="its aliases repeat"):
+        own.load_config("own")
+
+
 @pytest.mark.parametrize("place", ["conf", "mine"])
 @pytest.mark.parametrize("files", [CALLING[0], *(pytest.param(one, marks=pytest.mark.slow) for one in CALLING[1:])])
 def test_a_file_of_options_sets_nothing_that_hydra_calls(

@@ -14,6 +14,8 @@ import pytest
 
 from alignlab.data.files import parse_records, read_records
 from alignlab.data.fingerprint import path_digest
+from alignlab.data.locations import missing, parts_of
+from alignlab.data.sources.base import local_files
 from alignlab.data.sources.pairs import Pairs
 from alignlab.errors import DataError
 
@@ -159,3 +161,14 @@ def test_devices_and_pipes_are_refused_before_they_are_read(tmp_path: Path) -> N
     for name in ("zero.jsonl", "pipe.jsonl"):
         with pytest.raises(DataError, match=f"{name} can't be read: it is a device or a pipe, not a file"):
             read_records(tmp_path / name)
+        with pytest.raises(DataError, match="it is a device or a pipe"):
+            parts_of(str(tmp_path / name), "train", "")
+        assert [problem.allowed[:21] for problem in missing("path", str(tmp_path / name))] == ["is a device or a pipe"]
+
+
+def test_the_working_directory_is_a_folder_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"type: data\.path=<a file, or a folder with files such as train\.jsonl"):
+        local_files(".")
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    assert local_files(".") == [str(tmp_path / "train.jsonl")]

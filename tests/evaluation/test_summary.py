@@ -15,7 +15,7 @@ from alignlab.evaluation.by_prompt import OfRun, by_prompt, of_run
 from alignlab.evaluation.drift import drift
 from alignlab.evaluation.examples import Examples, same_prompts
 from alignlab.evaluation.health import Limits, health
-from alignlab.evaluation.summary import flat, summarise, win_rate_of
+from alignlab.evaluation.summary import flat, summarise, unjudged_by, win_rate_of
 from alignlab.reports.evaluation import summary_text
 from alignlab.tracking.metrics import check_known
 
@@ -46,6 +46,12 @@ def examples(prompts: int = 40, samples: int = 2, seed: int = 0, shift: float = 
         "reference/first/gold": [1.0, 0.0, 0.5, 1.0] * (rows // 4),
     }
     return Examples(base | columns, {"judge/gold": "abc"})
+
+
+def test_judges_that_could_not_be_asked_about_any_answer() -> None:
+    some = examples(4, **{"reference/first/llm": [None, float("nan")] * 4, "reference/first/other": [None] * 8})
+    assert unjudged_by(summarise(some)) == ["other"], "an answer without a verdict was judged"
+    assert unjudged_by({}) == []
 
 
 def test_written_and_read(tmp_path: Path) -> None:

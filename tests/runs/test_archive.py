@@ -153,6 +153,17 @@ def shortened(index: dict[str, Any], members: list[tuple[tarfile.TarInfo, bytes]
         (renamed("runs/.locks/x"), "may not be in such an archive"),
         (renamed("elsewhere/a/b"), "may not be in such an archive"),
         (renamed("runs/file"), "may not be in such an archive"),
+        *(
+            (renamed(name), "may not be in such an archive")
+            for name in (
+                "runs/a\x1b[2J/x",
+                "sweeps/a\u202eb/x",
+                "runs/-rf/x",
+                "runs/$(a)/x",
+                "runs/a/x\ny",
+                "runs/a/\x9b",
+            )
+        ),
         (linked, "may not be in such an archive"),
         (edited, "the checksum of runs/dpo-1"),
         (shortened, r"does not hold the files that pack\.json lists \(1 file differ"),

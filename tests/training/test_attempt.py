@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +25,12 @@ def test_a_full_disk_is_a_message_and_what_was_saved_stays(small_disk: Path, mon
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-    with pytest.raises(OutputError, match=r"the disk is full\n  make room, and the same command resumes"):
+    with pytest.raises(OutputError, match=r"the disk is full\n  make room, and the same command resumes") as told:
         attempt.start_attempt(plan, run, None, [], done=3)
     assert [file.name for file in run.path.rglob("*") if file.is_file()] == ["last.ckpt"]
     assert run.checkpoint.read_bytes() == b"s" * 1000
+    assert told.value.exit_code == 2, "nothing was started"
+    assert getattr(attempt.record_failure(run, OSError(errno.ENOSPC, "full"), None), "exit_code", 0) == 1
     filler.unlink()
     attempt.start_attempt(plan, run, None, [], done=3)
     assert run.record()["resumed_from"] == 3

@@ -105,6 +105,7 @@ def _data_files(folder: str, subset: str) -> dict[Any, Any]:
     if subset and (Path(folder) / subset).is_dir():
         folder, subset = str(Path(folder) / subset), ""
     with _raising_data_errors(folder):
+        folder = str(Path(folder).resolve())  # `datasets` needs a name, which "." is not
         return dict(load_dataset_builder(folder, name=subset or None).config.data_files or {})
 
 
@@ -138,7 +139,11 @@ def _raising_data_errors(place: str) -> Iterator[None]:
 
 def _cure(text: str) -> str:
     """What to type after a failure of `datasets` that says so."""
-    cures = {"Config": "data.subset=<one of these>", "Unknown split": "data.split=<one of these>"}
+    cures = {
+        "any data files": "data.path=<a file, or a folder with files such as train.jsonl and test.jsonl>",
+        "Config": "data.subset=<one of these>",
+        "Unknown split": "data.split=<one of these>",
+    }
     return next((f"\n  type: {cure}" for words, cure in cures.items() if words in text), "")
 
 

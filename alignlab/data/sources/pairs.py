@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from alignlab.data.files import Record
 from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, pair_of
+from alignlab.data.locations import parts_of, paths_of
 from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
@@ -35,5 +37,24 @@ class Pairs(OwnFiles):
     def usable(self, split: Split) -> Loaded[Pair]:
         return self.pairs(split, None)
 
+    def scores(self) -> list[tuple[float, float]]:
+        """(`score_chosen`, `score_rejected`) of all training rows that have both. They are read for the audit only."""
+        if {"chosen", "rejected"} & set(self.columns):  # other columns are the answers, so the scores may not be theirs
+            return []
+        parts = [
+            part for path in paths_of(self.path) for part in parts_of(path, self.split, self.subset, self.revision)
+        ]
+        rows = [row for part in parts for row in part.records()]
+        scores = [(_number(row.get("score_chosen")), _number(row.get("score_rejected"))) for row in rows]
+        return [both for both in scores if all(map(math.isfinite, both))]
+
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         return self.kept_rows(split)
+
+
+def _number(value: Any) -> float:
+    """A value as a number; NaN if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -10,7 +10,7 @@ from typing import TypeVar
 from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import Record as Row
 from alignlab.data.files import read_records, unusable_rows
-from alignlab.errors import DataError, OutputError
+from alignlab.errors import DataError, UnsavedError
 from alignlab.integrity import write_text
 
 Parsed = TypeVar("Parsed")
@@ -49,7 +49,7 @@ def read_table(path: str | Path, *needed: str) -> list[Row]:
 
 
 def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
-    """Write a .json list or .jsonl lines, whole or not at all. Raises OutputError if the file can't be written."""
+    """Write a .json list or .jsonl lines, whole or not at all. Raises UnsavedError if the file can't be written."""
     path = Path(path)
     if path.suffix == ".json":
         text = json.dumps(list(rows), ensure_ascii=False, indent=2) + "\n"
@@ -58,4 +58,4 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise OutputError(f"{path} can't be written: {error}") from error
+        raise UnsavedError(f"{path} can't be written: {error}") from error

@@ -110,7 +110,7 @@ def _trackers(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, 
     recorded = config.get("tracking") or {}
     named = {kinds["tracking"]: recorded} if "tracking" in kinds else recorded
     known = schemas()["tracking"]
-    found = {name: _restored(known[name], values) for name, values in named.items() if name in known}
+    found: dict[str, Any] = {name: _restored(known[name], values) for name, values in named.items() if name in known}
     kept, addresses = without_sent_keys(found)
     for uri in addresses:
         text = "%s is not tracked: a record names this server, and it would get your password\n  type: %s"

@@ -73,7 +73,7 @@ def test_long_names_leave_room_for_the_axes(style: str, found: Collected) -> Non
             FigureCanvasAgg(axes.figure).draw()
             assert axes.get_position().width > 0.3
     short, long = (text.get_text() for text in one.texts)
-    assert (long[:3], long[-4:], short) == ("mmm", " 0.1", "short")
+    assert (long[:3], long[-3:], short) == ("mmm", "0.1", "short")
 
 
 def boxes_of(figure: Figure) -> list[Any]:

@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from alignlab.errors import DataError
 from alignlab.inert import one_line
@@ -382,11 +383,12 @@ def _apart(metric: str, lines: Sequence[object]) -> bool:
 
 
 def _fitting(axes: Axes, name: str) -> str:
-    """A name on one line. Of a name that would fill more than about half of the figure, only both ends are left."""
-    shown = one_line(name, 10_000)
+    """A name on one line. Of a name that is wider than two fifths of the figure, only both ends are left."""
+    shown = one_line(name, 1_000)
     figure = axes.get_figure(root=True)
     assert figure is not None
-    most = int(figure.get_figwidth() * 72 / mpl.rcParams["font.size"])  # a letter is about half as wide as it is high
+    width = TextPath((0, 0), shown, size=_small()).get_extents().width  # points
+    most = int(len(shown) * 0.4 * figure.get_figwidth() * 72 / width) if width else len(shown)
     return shown if len(shown) <= most else f"{shown[: most // 2]}...{shown[3 - most // 2 :]}"
 
 

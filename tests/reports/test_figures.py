@@ -65,14 +65,15 @@ def test_names_do_not_overlap_and_stand_at_the_height_of_their_ends(found: Colle
 @pytest.mark.parametrize("style", ["paper", "screen"])
 def test_long_names_leave_room_for_the_axes(style: str, found: Collected) -> None:
     with figures.styled(style):
-        figure = Figure(figsize=(figures._WIDTH[style], 2.3), layout="constrained")
-        one, other = figure.subplots(2, 1)
+        size = (figures._WIDTH[style], 2.3)
+        one, other = (Figure(figsize=size, layout="constrained").add_subplot() for _ in range(2))
         figures._label_ends(one, {"m" * 300 + " 0.1": (1.0, 0.5, "black"), "short": (1.0, 0.1, "black")})
         other.set_yticks([0.0], [figures._fitting(other, "m" * 300 + " 0.1")])
-        FigureCanvasAgg(figure).draw()
-    long, short = (text.get_text() for text in one.texts[::-1])
-    assert (long[:3], long[-4:], short) == ("mmm", " 0.1", "short")
-    assert one.get_position().width > 0.25
+        for axes in (one, other):
+            FigureCanvasAgg(axes.figure).draw()
+            assert axes.get_position().width > 0.3
+    short, long = (text.get_text() for text in one.texts)
+    assert (long[:3], long[-3:], short) == ("mmm", "0.1", "short")
 
 
 def boxes_of(figure: Figure) -> list[Any]:

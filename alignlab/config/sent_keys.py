@@ -38,8 +38,9 @@ def problems_of_sent_keys(config: DictConfig, typed: frozenset[str]) -> Iterator
         if isinstance(part, DictConfig):
             kind = OmegaConf.get_type(part)
             values = {field: OmegaConf.select(part, field, throw_on_resolution_failure=False) for field in _FIELDS}
-            judge: type = kind if kind is not None and issubclass(kind, Judge) else LLM
-            yield from _of_judge(f"judge.{name}", values, judge, typed)
+            yield from _of_judge(
+                f"judge.{name}", values, kind if isinstance(kind, type) and issubclass(kind, Judge) else LLM, typed
+            )
     uri = OmegaConf.select(config, "tracking.mlflow.uri", throw_on_resolution_failure=False)
     if "tracking.mlflow.uri" not in typed and isinstance(uri, str) and gets_a_key(uri):
         told = f"is set by a config file, and {_set_of_mlflow()} would be sent to it"

@@ -56,9 +56,8 @@ def test_a_file_of_options_sends_no_key(command: list[str], alignlab: Run, tmp_p
 
 def test_the_password_of_mlflow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     uri = "https://other.org/mlflow"
-    config = OmegaConf.create({"tracking": {"mlflow": {"uri": uri}}})
-    record = OmegaConf.to_container(config)
-    assert isinstance(record, dict)
+    record = {"tracking": {"mlflow": {"uri": uri}}}
+    config = OmegaConf.create(record)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     assert not list(problems_of_sent_keys(config, frozenset()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignlab.errors import Problem
-from alignlab.strategies.base import Strategy
+from alignlab.strategies.base import PATIENCE, Strategy
 
 
 @dataclass(kw_only=True)
@@ -28,6 +28,6 @@ class FSDP(Strategy):
             yield Problem("", "fsdp", text, "pip install --upgrade torch   or   strategy=ddp")
 
     def build(self) -> Any:
-        from alignlab.strategies.sharded import ShardedStrategy
+        from alignlab.strategies.lightning.sharded import ShardedStrategy
 
-        return ShardedStrategy()
+        return ShardedStrategy(PATIENCE)

@@ -63,7 +63,7 @@ ALLOWED = {
     "redaction": set(),
     "lab": set(),
     "statistics": set(),
-    "runs": {"errors", "integrity", "spelling", "locks"},
+    "runs": {"errors", "inert", "integrity", "spelling", "locks"},
     "objectives": BASE | {"discovery"},
     "optim": BASE | {"discovery"},
     "strategies": BASE | {"models"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alignlab.models.sharding import shard_like, whole
-from alignlab.strategies.base import PATIENCE
 
 
 class ShardedStrategy(ModelParallelStrategy):
     """The module shards its weights itself (`configure_model`).
 
     Training states have whole tensors, by the same names and places as in one process. The first process writes them.
+
+    patience: how long a process waits for the others.
     """
 
-    def __init__(self) -> None:
-        super().__init__(save_distributed_checkpoint=False, timeout=PATIENCE)
+    def __init__(self, patience: timedelta) -> None:
+        super().__init__(save_distributed_checkpoint=False, timeout=patience)
 
     @property
     def lightning_restore_optimizer(self) -> bool:

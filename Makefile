@@ -31,7 +31,7 @@ stress: $(READY) ## 200 small runs of which 32 are killed, the command twice: at
 	$(BIN)/python -m tests.stress.sweep $(STRESS)
 
 test-docs: $(READY) ## run the commands and notebooks of the documentation as they are written, and build the site
-	$(BIN)/python -m pytest -n 0 -m slow tests/test_docs_commands.py
+	$(BIN)/python -m pytest -n 0 -m slow tests/test_docs_commands.py tests/test_docs_as_written.py
 	$(MAKE) docs
 
 test-pythons: $(READY) ## install the wheel under every Python from 3.10 on that is found, and train a run; needs the registry

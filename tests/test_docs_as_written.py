@@ -72,4 +72,4 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", written())
 def test_a_command_runs(command: str, reader: Reader) -> None:
-    run(reader.types(command), reader.folder)
+    run(reader.types(command), reader.folder, answer="y\n")

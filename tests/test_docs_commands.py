@@ -134,12 +134,13 @@ def help_of(verb: str) -> str:
     return printed.getvalue()
 
 
-def run(command: str, folder: Path) -> str:
-    """What a command prints that is run in a folder, as it is written. It must succeed."""
+def run(command: str, folder: Path, answer: str = "") -> str:
+    """What a command prints that is run in a folder, as it is written. It must succeed.
+
+    answer: what is typed if it asks.
+    """
     env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, input=answer, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

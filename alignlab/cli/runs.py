@@ -142,6 +142,9 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     conditions = [Filter.parse(word) for word in words if any(sign in word for sign in "=<>")]
     named = [find(records, word) for word in words if not any(sign in word for sign in "=<>")]
     doomed = {r["id"]: r for r in [*named, *(select(records, conditions, root) if conditions else [])]}
+    if conditions and not doomed:
+        print("nothing to remove: no run meets these conditions")
+        return 0
     if not doomed:
         return _some([], "nothing to remove: name runs or conditions")
     for record in doomed.values():

@@ -170,5 +170,8 @@ def test_removed_when_agreed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
     assert runs("remove", "status=failed").code == 0
     assert left() == ["dpo-1", "dpo-2"]
+    again = runs("remove", "status=failed")
+    assert (again.code, "no run meets these conditions" in again.out) == (0, True)
+    assert runs("remove").code == 2
     assert runs("remove", "dpo-1", "--yes").code == 0
     assert left() == ["dpo-2"]

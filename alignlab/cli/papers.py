@@ -199,10 +199,13 @@ def _export(args: Arguments) -> int:
     if len(args.words) != 1:
         return _usage("export needs a folder: alignlab papers export <folder>")
     target = Path(args.words[0])
-    found = records_below(args.records)
-    if not found:
+    records = records_below(args.records)
+    if not records:
         text = "holds no records of claims; `alignlab papers run` makes them"
         raise ConfigError([Problem("records", args.records, text)], where=_WHERE)
+    found = [name for name, record in records.items() if record.get("status") != "running"]
+    if left := len(records) - len(found):
+        print(f"left out: {counted(left, 'claim')} whose measurement has not ended")
     try:
         for paper, claim in found:
             (target / paper).mkdir(parents=True, exist_ok=True)

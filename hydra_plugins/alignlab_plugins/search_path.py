@@ -234,4 +234,6 @@ def _warn_of_hidden(own: Path) -> None:
     folders = [conf_dir(), *(plugin.folder / "conf" for plugin in active())]
     files = sorted(file.relative_to(own) for file in own.rglob("*.yaml"))
     if hidden := [str(file) for file in files if any((folder / file).is_file() for folder in folders)]:
-        log.warning("not read, because there is an option of this name: %s", ", ".join(f"conf/{f}" for f in hidden))
+        shown = [f"conf/{file}" for file in hidden[:5]]
+        more = [f"and {len(hidden) - 5} more"] if len(hidden) > 5 else []
+        log.warning("not read, because there is an option of this name: %s", ", ".join([*shown, *more]))

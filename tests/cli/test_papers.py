@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from alignlab.papers.library import library
+from alignlab.papers.record import ClaimFile
+
 Run = Callable[..., Any]
 
 
@@ -58,6 +61,10 @@ def test_export_and_compare(alignlab: Run, tmp_path: Path) -> None:
     assert other.code == 3
     assert other.out.startswith("feng_2024 gradient-field: not-run -> reproduced (only in the second folder)\n")
     assert alignlab("papers", "mitchell_2023", "records=kept").out.startswith("reproduced")
+    paper = library()["feng_2024"]
+    ClaimFile(tmp_path / "outputs/papers", paper.name, paper.claims[0].name).begin(paper, paper.claims[0], ["alignlab"])
+    later = alignlab("papers", "export", "later").out
+    assert later == "left out: 1 claim whose measurement has not ended\n1 record written to later\n"
 
 
 def test_mistakes(alignlab: Run) -> None:

@@ -68,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code, one of EXIT_CODES."""
     args = list(sys.argv[1:] if argv is None else argv)
     _wait_passively()
-    _use_huge_pages()
     if args and args[0] in ("-sc", "--shell-completion"):
         return _complete(args)
     if not args or args[0] in ("-h", "--help"):
@@ -96,15 +95,6 @@ def _wait_passively() -> None:
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of all OpenMPs, of GNU's, of Intel's
     if not any(name in os.environ for name in names):
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-
-
-def _use_huge_pages() -> None:
-    """Let torch put large tensors of CPUs into pages of 2 MB, if Linux leaves that to the program (`madvise`).
-
-    With pages of 4 KB, passes over large tensors can take several times longer on virtual machines. torch reads this
-    variable when it allocates its first large tensor. What the user has set stays.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _run(verb: str, args: list[str]) -> int:

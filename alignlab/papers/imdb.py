@@ -73,7 +73,7 @@ class Experiment:
         made = (
             "synthesize", *start, "data=imdb", f"data.path={place.data}", "data.template=none",
             "data.max_prompt_length=16", "data.max_length=48", *judge, f"synthesis.max_new_tokens={self.tokens}",
-            f"synthesis.samples={self.samples}",
+            f"synthesis.samples={self.samples}", "synthesis.batch_size=128",
         )  # fmt: skip
         yield *made, f"synthesis.prompts={self.prompts}", f"to={pairs}"
         other = ("data.split=test", "data.eval_split=train", "data.train_limit=256")

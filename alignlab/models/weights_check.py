@@ -95,7 +95,19 @@ def load_weights(
             _load(auto_class, path, new, spare, **{**how, "quantization_config": None, "device_map": "meta"})
         model, made_up = _load(auto_class, path, new, spare, **how)
     check_finite(model, path)
+    _copy_out_of_the_file(model)
     return model, made_up
+
+
+def _copy_out_of_the_file(model: Any) -> None:
+    """Give the weights of a CPU memory of their own.
+
+    transformers leaves them in the mapped safetensors file. Matrix products that read them there can take twice as
+    long, because a mapped file has small pages and its tensors are not aligned.
+    """
+    for weight in model.parameters():
+        if weight.device.type == "cpu" and weight.is_floating_point():
+            weight.data = weight.data.clone()
 
 
 def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[str], **how: Any) -> tuple[Any, set[str]]:

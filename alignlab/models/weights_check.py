@@ -102,8 +102,9 @@ def load_weights(
 def _copy_out_of_the_file(model: Any) -> None:
     """Give the weights of a CPU memory of their own.
 
-    transformers leaves them in the mapped safetensors file. Matrix products that read them there can take twice as
-    long, because a mapped file has small pages and its tensors are not aligned.
+    transformers leaves them in the mapped safetensors file. A program that overwrites the file in place would change
+    them during a run. Matrix products that read them there can take twice as long, because the pages of a mapped file
+    are small and its tensors are not aligned.
     """
     for weight in model.parameters():
         if weight.device.type == "cpu" and weight.is_floating_point():

@@ -302,6 +302,16 @@ def test_old_files_with_buffers_load(kind: str, tmp_path: Path) -> None:
         assert torch.equal(loaded(folder)(IDS).logits, model(IDS).logits)
 
 
+def test_a_file_that_is_overwritten_later_changes_no_loaded_weight(tmp_path: Path) -> None:
+    """It is overwritten in place, as `cp` and `rsync --inplace` do."""
+    folder = save(make("Llama"), tmp_path / "m")
+    model, _ = load_pretrained(str(folder), dtype="float32")
+    before = model(IDS).logits
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.write(bytes((folder / "model.safetensors").stat().st_size))
+    assert torch.equal(model(IDS).logits, before)
+
+
 @pytest.mark.parametrize("kind", ["Llama", "GPT2", "OPT", "Gemma", "Qwen2", "GPTNeoX"])
 def test_tied_embeddings_and_saved_bases_load(kind: str, tmp_path: Path) -> None:
     model = make(kind, tie_word_embeddings=True, vocab_size=9)  # Qwen2's tokenizer adds a token

@@ -18,7 +18,8 @@ def calls_without_encoding(tree: ast.AST) -> Iterator[ast.Call]:
         if isinstance(call.func, ast.Attribute) and name in ("read_text", "write_text"):
             yield call
         modes = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        if name == "open" and modes and set(modes[-1]) <= set("rwaxt+"):
+        is_archive = isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "tarfile"
+        if name == "open" and modes and set(modes[-1]) <= set("rwaxt+") and not is_archive:
             yield call
 
 

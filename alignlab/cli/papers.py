@@ -103,7 +103,9 @@ def _list(args: Arguments) -> int:
     from alignlab.papers.record import row_of
     from alignlab.papers.scoreboard import scoreboard
 
-    print(visible(scoreboard([row_of(args.records, paper, claim) for paper, claim in chosen(args.words)]), MOST_OF_OUTPUT))
+    print(
+        visible(scoreboard([row_of(args.records, paper, claim) for paper, claim in chosen(args.words)]), MOST_OF_OUTPUT)
+    )
     return 0
 
 

@@ -65,8 +65,8 @@ class ClaimFile:
     def read(self) -> dict[str, Any]:
         """The record; empty if there is none.
 
-        Raises DamagedError if its checksum is wrong, if its expectation is not the one that its digest was made of, or if
-        an entry has another type than `begin` and `end` write.
+        Raises DamagedError if its checksum is wrong, if its expectation is not the one that its digest was made of, or
+        if an entry has another type than `begin` and `end` write.
         """
         if not self.path.exists():
             return {}

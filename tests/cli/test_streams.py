@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full, or that can't write a character: no traceback, and no other file instead."""
+"""Standard streams that are closed or full, or lack a character: no traceback, and no other file in their place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from alignlab.cli.streams import prepare_streams
 
 MAIN = f"exec {sys.executable} -m alignlab"
 # Prints the numbers of the file that is opened next, which a closed stream must not have.
-OPENS = "from alignlab.cli.main import main; import os; main(['trian']); os.write(int({fd}), str(os.open('x', 66)).encode())"
+OPENS = (
+    "from alignlab.cli.main import main; import os; main(['trian']); "
+    "os.write(int({fd}), str(os.open('x', 66)).encode())"
+)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MANY = ("-m", "--multirun")
+_AXES = 'axes={"objective.beta": [0.1, 0.3]}'
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -135,11 +136,11 @@ def train(*overrides: str) -> Run:
 
 
 @_brief
-def run_sweep(*overrides: str, axes: Mapping[str, Sequence[object]] | None = None) -> pd.DataFrame:
+def run_sweep(*overrides: str, axes: Mapping[str, Iterable[object]] | None = None) -> pd.DataFrame:
     """Run a sweep and return its settings, one a row: `alignlab train <overrides> -m <axes>`.
 
     overrides: words of the command line; `sweep=<preset>` brings axes of its own.
-    axes:      key -> values. Axes of repetition (`seed`) are averaged over.
+    axes:      key -> list of values. Axes of repetition (`seed`) are averaged over.
     Returns the table that `alignlab.reports.frames.settings_frame` describes.
     Raises ConfigError with all problems of all points before anything starts, and SweepFailedError if points failed.
     The other points are done then; `alignlab.read_sweep` returns their table.
@@ -148,9 +149,7 @@ def run_sweep(*overrides: str, axes: Mapping[str, Sequence[object]] | None = Non
     from alignlab.sweep.sweep import ended
 
     _check_words(overrides)
-    typed = [f"{key}={','.join(map(_as_choice, values))}" for key, values in (axes or {}).items()]
-    if empty := [key for key, values in (axes or {}).items() if not list(values)]:
-        raise ConfigError([Problem(f"axes[{key!r}]", "", "has no values") for key in empty])
+    typed = [f"{key}={','.join(map(_as_choice, values))}" for key, values in _listed(axes).items()]
     folders: list[Path] = []
     token = ended.set(folders)
     try:
@@ -181,6 +180,7 @@ def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run
     conditions: `status=done`, `objective=dpo,ipo`, `objective.beta<=0.3`, `sweep=dpo_*`; none: all runs.
     Raises ConfigError for a condition that can't be read, or whose key no run has.
     """
+    _check_words(conditions)
     found = select(runs_of(output_root), [Filter.parse(text) for text in conditions], output_root)
     return [Run(RunDir.of(Path(output_root).absolute(), record["id"])) for record in found]
 
@@ -218,6 +218,22 @@ def _run(config_name: str, task: Callable[[Any], Any], overrides: Sequence[str])
 def _check_words(overrides: Sequence[object]) -> None:
     if wrong := [word for word in overrides if not isinstance(word, str)]:
         raise ConfigError([Problem(repr(word), None, 'is no text such as "objective.beta=0.3"') for word in wrong])
+
+
+def _listed(axes: Mapping[str, Iterable[object]] | None) -> dict[str, list[object]]:
+    """Key -> its values. Raises ConfigError with all axes that are no list of values, or an empty one."""
+    if not isinstance(axes or {}, Mapping):
+        raise ConfigError([Problem("axes", repr(axes), "must map keys to lists of values", _AXES)])
+    given = {key: list(values) if _is_list(values) else [] for key, values in (axes or {}).items()}
+    if empty := [key for key, values in given.items() if not values]:
+        text = "must be a list of at least one value"
+        raise ConfigError([Problem(f"axes[{key!r}]", repr((axes or {})[key]), text, _AXES) for key in empty])
+    return given
+
+
+def _is_list(values: object) -> bool:
+    """Whether an axis has several values. A text is one value, not a list of its letters."""
+    return isinstance(values, Iterable) and not isinstance(values, str | bytes)
 
 
 def _chooses_preset(word: str) -> bool:

@@ -7,6 +7,7 @@ become visible escapes such as `\\x1b`. HTML needs escaping of its markup as wel
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # Most characters of one text that is shown. The rest is counted.
 MOST = 20_000
@@ -28,6 +29,10 @@ _MARKS = re.compile(
 
 # Characters that are markup in Markdown or in the HTML that Markdown may hold.
 _MARKUP = re.compile(r"[\\`*_\[\]#!|<>~&$@]|:(?=//)|(?<=www)\.")
+
+# First characters of a formula. A number may begin with two of them.
+_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
 
 
 def visible(text: object, most: int = MOST) -> str:
@@ -58,6 +63,13 @@ def fenced(text: object, most: int = MOST) -> str:
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{shown}\n{fence}"
+
+
+def formula_free(value: Any) -> Any:
+    """A value for a cell of a CSV file. A text that spreadsheets take for a formula gets an apostrophe in front."""
+    if isinstance(value, str) and value.startswith(_BEGINS_A_FORMULA) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -46,6 +47,18 @@ _WITHOUT_CHECKSUMS = ("0.0.", "0.1.")
 
 _SEAL = ',\n  "sha256": "'
 _BLOCK = 1 << 20
+_MOST_BYTES = 1 << 28  # of a JSON record
+
+
+def is_device(path: str | Path) -> bool:
+    """Whether there is a device, a pipe or a socket of this name, which may have no end."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
+def refuse_device(path: str | Path) -> None:
+    """Raise OSError if there is a device, a pipe or a socket of this name. Reading it could take forever."""
+    if is_device(path):
+        raise OSError(errno.EINVAL, "is a device or a pipe, not a file", str(path))
 
 
 @contextmanager
@@ -53,7 +66,9 @@ def new_file(file: Path) -> Iterator[Path]:
     """Write a file whole or not at all, and make its folder. The `with` block writes the path that it gets.
 
     When the block ends, that path replaces `file`. If the block fails, that path is removed and `file` is unchanged.
+    Raises OSError if `file` is a device or a pipe, such as /dev/null, which a file would replace for everybody.
     """
+    refuse_device(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -110,7 +125,8 @@ def write_text(file: Path, text: str) -> None:
 
 
 def sha256_of(file: Path, size: int | None = None) -> str:
-    """SHA-256 of a file's bytes, or of the first `size` bytes, as 64 hex digits."""
+    """SHA-256 of a file's bytes, or of the first `size` bytes, as 64 hex digits. Raises OSError if it can't be read."""
+    refuse_device(file)
     state, left = hashlib.sha256(), size
     with file.open("rb") as handle:
         while block := handle.read(_BLOCK if left is None else min(_BLOCK, left)):
@@ -136,8 +152,8 @@ def set_aside(error: DamagedError, then: str, suffix: str = DAMAGED) -> str:
 
 def verify_zip(file: Path) -> None:
     """Raise DamagedError if a zip archive is incomplete or damaged, and OSError if it can't be read at all."""
-    if file.is_dir():
-        raise DamagedError(file, "is a folder")
+    if file.is_dir() or is_device(file):
+        raise DamagedError(file, "is a folder" if file.is_dir() else "is a device or a pipe, not a file")
     with file.open("rb") as handle:
         begin = handle.read(2)
     try:
@@ -208,8 +224,11 @@ def _read_json(file: Path) -> tuple[dict[str, Any], bool | None]:
 
     Raises DamagedError if the file is not a JSON object, and OSError if it can't be read.
     """
-    if file.is_dir():
-        raise DamagedError(file, "is a folder")
+    about = file.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise DamagedError(file, "is a folder" if file.is_dir() else "is a device or a pipe, not a file")
+    if about.st_size > _MOST_BYTES:
+        raise DamagedError(file, f"is larger than any record ({about.st_size / 1e9:.1f} GB)")
     try:
         text = file.read_bytes().decode()
         found = json.loads(text)

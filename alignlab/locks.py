@@ -28,7 +28,7 @@ def file_lock(file: Path | str, timeout: float = -1) -> BaseFileLock:
 def is_locked(file: Path) -> bool:
     """Whether a process of this machine holds this lock. Writes nothing; for a moment no process can take the lock."""
     try:
-        handle = os.open(file, os.O_RDONLY)
+        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in its place is not waited for
     except OSError:
         return False
     try:

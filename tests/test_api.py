@@ -100,8 +100,12 @@ def test_everything_wrong_is_raised_at_once() -> None:
     assert len(raised.traceback) <= 3, "a notebook shows the message, not the frames of Hydra"
     with pytest.raises(ConfigError, match=r"alignlab\.run_sweep"):
         package.train(*TINY, "sweep=dpo_beta")
-    with pytest.raises(ConfigError, match="has no values"):
-        package.run_sweep(*TINY, axes={"objective.beta": []})
+    axes: Any
+    for axes in ({"seed": []}, {"seed": "12"}, {"seed": 1}, {"seed": None}, ["seed"], "seed=1,2"):
+        with pytest.raises(ConfigError, match=r"must (be a list of at least one value|map keys to lists of values)"):
+            package.run_sweep(*TINY, axes=axes)
+    with pytest.raises(ConfigError, match="is no text such as"):
+        package.find_runs(5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r'"objective\.beta=0\.3"'):
         package.train({"objective.beta": 0.3})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="must be greater than 0"):

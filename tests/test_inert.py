@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from alignlab.inert import fenced, markdown, one_line, visible
+from alignlab.inert import fenced, formula_free, markdown, one_line, visible
 from alignlab.progress import log_to_terminal
 
 
@@ -65,3 +65,18 @@ def test_messages_in_the_terminal_are_visible(capsys: pytest.CaptureFixture[str]
         root.setLevel(before[1])
         ours.setLevel(before[2])
     assert capsys.readouterr().err.endswith("row 3: \\x1b[2Jgone\n  next line\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1+1", "'+1+1"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        *((same, same) for same in ("-2", "+1.5e-3", "-.5", "-inf", "1=2", "", "a", -2.0, None)),
+    ],
+)
+def test_no_text_is_a_formula_of_a_spreadsheet(value: object, cell: object) -> None:
+    assert formula_free(value) == cell

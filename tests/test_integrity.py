@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from alignlab.integrity import (
     seal_folder,
     sealed,
     set_aside,
+    sha256_of,
     verify_folder,
     write_sealed,
     write_text,
@@ -194,3 +196,26 @@ def test_a_new_folder_replaces_the_old_one_only_if_its_block_ends(tmp_path: Path
     with new_folder(folder) as scratch:
         scratch.mkdir()
     assert list(folder.iterdir()) == []
+
+
+def test_devices_and_pipes_are_neither_read_nor_replaced(tmp_path: Path) -> None:
+    """As root, a file that is renamed to /dev/null would replace it for all programs. Reading a pipe may never end."""
+    pipe, endless = tmp_path / "run.json", tmp_path / "metrics.jsonl"
+    os.mkfifo(pipe)
+    endless.symlink_to("/dev/zero")
+    for file in (pipe, endless):
+        with pytest.raises(DamagedError, match="is a device or a pipe, not a file"):
+            read_sealed(file)
+        with pytest.raises(OSError, match="is a device or a pipe, not a file"):
+            sha256_of(file)
+        with pytest.raises(OSError, match="is a device or a pipe, not a file"):
+            write_text(file, "text")
+    assert pipe.is_fifo()
+    assert endless.is_symlink()
+
+
+def test_a_record_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "run.json").open("wb") as file:
+        file.truncate(50_000_000_000)
+    with pytest.raises(DamagedError, match=r"is larger than any record \(50\.0 GB\)"):
+        read_record(tmp_path / "run.json")

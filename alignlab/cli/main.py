@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from alignlab.cli.streams import drop_output, output_is_lost, prepare_streams
+from alignlab.inert import visible
 from alignlab.progress import log_to_terminal
 from alignlab.spelling import correct_spelling
 from alignlab.strategies.place import given_place
@@ -41,6 +44,12 @@ EXIT_CODES = {
     130: "stopped from the keyboard; the same command resumes",
 }
 
+# Errors that a place causes, wherever a command reads or writes it.
+_MACHINE = {
+    errno.EACCES, errno.EDQUOT, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM,
+    errno.EROFS,
+}  # fmt: skip
+
 
 def usage() -> str:
     """Text of `alignlab --help`."""
@@ -66,8 +75,36 @@ Results are written to output_root (default: outputs)."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code, one of EXIT_CODES."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    prepare_streams()
     _wait_passively()
+    try:
+        code = _chosen(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # while libraries were imported; later on, verbs say what is left
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except OSError as error:
+        return _of_the_machine(error)
+    return code
+
+
+def _of_the_machine(error: OSError) -> int:
+    """Print an error that output, disk or file system caused. Returns the exit code. Raises any other error again."""
+    if isinstance(error, BrokenPipeError):  # the reader of the output has closed it, for instance `head`
+        drop_output()
+        return 1
+    if error.filename is None and output_is_lost():
+        drop_output()
+        print(f"alignlab: standard output can't be written: {error.strerror}", file=sys.stderr)
+        return 1
+    if error.errno not in _MACHINE:
+        raise error
+    print(visible(f"alignlab: {error.filename or 'a file'}: {error.strerror}"), file=sys.stderr)
+    return 2 if error.errno == errno.ENAMETOOLONG else 1
+
+
+def _chosen(args: list[str]) -> int:
+    """Do what a command line asks for. Returns the exit code."""
     if args and args[0] in ("-sc", "--shell-completion"):
         return _complete(args)
     if not args or args[0] in ("-h", "--help"):
@@ -101,13 +138,7 @@ def _run(verb: str, args: list[str]) -> int:
     if given_place().rank > 0:  # torchrun or SLURM has started several processes, of which the first one runs the verb
         return follow_cluster() if verb == "train" else 0
     log_to_terminal()
-    try:
-        code = int(importlib.import_module(f"alignlab.cli.{verb.replace('-', '_')}").main(args))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output has closed it, for instance `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it exits
-        return 1
-    return code
+    return int(importlib.import_module(f"alignlab.cli.{verb.replace('-', '_')}").main(args))
 
 
 def _complete(args: list[str]) -> int:

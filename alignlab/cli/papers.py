@@ -12,6 +12,7 @@ from pathlib import Path
 
 from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.papers.library import chosen, library
 from alignlab.spelling import counted
 
@@ -102,7 +103,9 @@ def _list(args: Arguments) -> int:
     from alignlab.papers.record import row_of
     from alignlab.papers.scoreboard import scoreboard
 
-    print(scoreboard([row_of(args.records, paper, claim) for paper, claim in chosen(args.words)]))
+    print(
+        visible(scoreboard([row_of(args.records, paper, claim) for paper, claim in chosen(args.words)]), MOST_OF_OUTPUT)
+    )
     return 0
 
 
@@ -113,7 +116,7 @@ def _show(args: Arguments) -> int:
     if not args.words:
         return _usage("which paper? alignlab papers show <paper> [claim ...]")
     rows = [row_of(args.records, paper, claim) for paper, claim in chosen(args.words)]
-    print("\n\n".join(map(in_full, rows)))
+    print(visible("\n\n".join(map(in_full, rows)), MOST_OF_OUTPUT))
     return 0
 
 
@@ -138,7 +141,7 @@ def _run(args: Arguments) -> int:
         except OSError as error:
             raise OutputError(f"{args.records} can't be written: {error}\n  type: records=<another folder>") from error
         why = f"\n    {row.decision.why}" if row.decision.why and row.decision.verdict != "needs-scale" else ""
-        print(f"{paper.name} {claim.name}: {row.decision.verdict}{why}", flush=True)
+        print(visible(f"{paper.name} {claim.name}: {row.decision.verdict}{why}"), flush=True)
         rows.append(row)
     print(f"\n{tally(rows)}")
     return 3 if any(row.decision.verdict == "not-run" for row in rows) else 0
@@ -187,7 +190,7 @@ def _compare(args: Arguments) -> int:
             raise ConfigError([Problem("folder", word, "holds no records of claims")], where=_WHERE)
     found = list(differences(*sides))
     for line, _ in found:
-        print(line)
+        print(visible(line))
     changed = sum(differs for _, differs in found)
     print(f"{counted(len({*sides[0], *sides[1]}), 'claim')}, {counted(changed, 'verdict')} different")
     return 3 if changed else 0

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.cli.hydra_app import run_app
 from alignlab.errors import ConfigError
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.reports.synthesis import synthesis_text
 
 
@@ -49,6 +50,6 @@ def _task(config: DictConfig) -> None:
     made = synthesize(request_of(wanted, sampled, judges))
     if wanted.to:
         made = copied(made, Path(wanted.to))
-    print(synthesis_text(made.file, made.provenance))
+    print(visible(synthesis_text(made.file, made.provenance), MOST_OF_OUTPUT))
     if line := bill_line(made.cost):
-        print(line)
+        print(visible(line))

@@ -15,6 +15,7 @@ from alignlab.cli.continue_run import main as continue_main
 from alignlab.cli.finish import finish
 from alignlab.cli.hydra_app import run_app
 from alignlab.config.plan import Plan, plan, require_reachable
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.reports.synthesis import synthesis_text
 from alignlab.strategies.place import given_place
 
@@ -66,7 +67,8 @@ def _rounds(planned: Plan, config: DictConfig, typed: list[str]) -> dict[str, An
     record: dict[str, Any] = {}
     rounds = run_rounds(planned, lambda rows, before: round_plan(config, planned, rows, before, typed), typed)
     for done in rounds:
-        print(f"round {done.number}: {synthesis_text(done.made.file, done.made.provenance)}", flush=True)
+        made = synthesis_text(done.made.file, done.made.provenance)
+        print(visible(f"round {done.number}: {made}", MOST_OF_OUTPUT), flush=True)
         finish(done.plan, done.record)
         record = done.record
     return record

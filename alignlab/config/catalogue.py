@@ -58,9 +58,9 @@ def linked(source: str) -> str:
 
 def update(file: Path) -> None:
     """Replace the table between the markers BEGIN and END of a Markdown file."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    file.write_text(f"{before}{BEGIN}\n{markdown_table()}\n{END}{after}")
+    file.write_text(f"{before}{BEGIN}\n{markdown_table()}\n{END}{after}", encoding="utf-8")
 
 
 def formula(objective: type[Objective]) -> str:
@@ -73,7 +73,7 @@ def formula(objective: type[Objective]) -> str:
 def _row(name: str, cls: type[Objective]) -> tuple[str, ...]:
     folders = [conf_dir(), *(plugin.folder / "conf" for plugin in plugins_of(cls))]
     files = [file for folder in folders if (file := folder / "objective" / f"{name}.yaml").is_file()]
-    chosen = yaml.safe_load(files[0].read_text()) if files else {}
+    chosen = yaml.safe_load(files[0].read_text(encoding="utf-8")) if files else {}
     chosen.pop("defaults", None)
     defaults = ", ".join(f"{key} {_word(value)}" for key, value in chosen.items() if _worth_showing(key, value))
     try:

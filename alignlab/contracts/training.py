@@ -26,7 +26,8 @@ def a_run_is_logged(tracking: Tracking) -> Iterator[str]:
     """A sink can be opened, logs rows, tables and images, and is closed with each ending."""
     for ending in ("done", "interrupted"):
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "metrics.jsonl").write_text('{"train/global_step": 1, "train/loss": 0.5}\n')
+            row = '{"train/global_step": 1, "train/loss": 0.5}\n'
+            (Path(folder) / "metrics.jsonl").write_text(row, encoding="utf-8")
             sink = tracking.open(RunIdentity("dpo-0123456789ab", Path(folder), None, "dpo", config={"seed": 1}))
             sink.log({"train/global_step": 2, "train/loss": 0.25})
             sink.table("completions", [{"step": 2, "prompt": "p", "answer": "a"}])

@@ -10,7 +10,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DataError
+from alignlab.integrity import is_device
 from alignlab.spelling import counted
 
 FORMATS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
@@ -49,11 +49,6 @@ def format_of(path: str | Path) -> str | None:
 def read_records(path: str | Path) -> list[Record]:
     """All rows of a file. Raises DataError if the file can't be read or if lines of it are not rows."""
     return parse_records(read_bytes(path), path)
-
-
-def is_device(path: str | Path) -> bool:
-    """Whether there is a device, a pipe or a socket of this name, which may have no end."""
-    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.files import FORMATS, Record, format_of, is_device, parse_records, read_bytes
+from alignlab.data.files import FORMATS, Record, format_of, parse_records, read_bytes
 from alignlab.data.sources.base import load_rows, local_files
 from alignlab.errors import Problem
+from alignlab.integrity import is_device
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,9 @@ def facts_of(folder: Path) -> dict[str, str]:
 
     try:
         metadata = parquet.read_schema(folder / FILE).metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items()}
     except (OSError, ValueError, pyarrow.ArrowException):
         return {}
-    return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
 def same_prompts(one: Examples, other: Examples) -> bool:

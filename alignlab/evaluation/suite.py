@@ -24,7 +24,7 @@ from alignlab.models.generation import template_of
 from alignlab.models.reference import ScoringOptions, token_logps
 from alignlab.rollout.engines.base import Engine
 from alignlab.rollout.engines.huggingface import HuggingFace
-from alignlab.rollout.sampling import Draw, Sample
+from alignlab.rollout.sampling import Draw, Sample, is_stored_sample
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,9 @@ def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | No
     """Answers that were sampled before; None if there are none, or if their file is damaged."""
     try:
         kept = read_sealed(file)
-        if kept.get("key") != key or len(kept["answers"]) != count:
+        answers = kept.get("answers")
+        fits = isinstance(answers, list) and len(answers) == count and all(map(is_stored_sample, answers))
+        if kept.get("key") != key or not fits:
             raise DamagedError(file, "holds answers that do not belong to its name")
     except FileNotFoundError:
         return None

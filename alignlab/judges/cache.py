@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,11 @@ class Store:
         self._folder = folder
         self._then = then
 
-    def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The stored reply to a request; None if there is none or if its file is damaged. Damage is logged."""
+    def get(self, request: Mapping[str, Any], fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+        """The stored reply to a request; None if there is none or if its file is damaged. Damage is logged.
+
+        fits: whether a reply has the form that the caller expects.
+        """
         file = self._file(request)
         try:
             kept = read_sealed(file)
@@ -36,6 +39,8 @@ class Store:
                 raise DamagedError(file, "is damaged (it holds no reply)")
             if kept["request"] != json.loads(json.dumps(request)):
                 raise DamagedError(file, "is the reply to another request")
+            if not fits(kept["reply"]):
+                raise DamagedError(file, "is damaged (its reply has another form)")
         except OSError:
             return None
         except DamagedError as error:

@@ -210,7 +210,8 @@ class LLM(Judge):
         kept = Store(folder / "llm")
         keys = [json_digest(request, 40) for _, request in asked]
         requests = {key: request for key, (_, request) in zip(keys, asked, strict=True)}
-        replies = {key: reply for key, request in requests.items() if (reply := kept.get(request)) is not None}
+        stored = {key: kept.get(request, _is_reply) for key, request in requests.items()}
+        replies = {key: reply for key, reply in stored.items() if reply is not None}
         cached = len(replies)
         open_keys = [key for key in requests if key not in replies]
         failures: dict[str, str] = {}
@@ -258,10 +259,17 @@ def is_on_this_machine(address: str) -> bool:
         return False
 
 
+def _is_reply(reply: Mapping[str, Any]) -> bool:
+    """Whether a stored reply has a text, and log-probabilities of first tokens or none."""
+    logps = reply.get("first_token")
+    known = isinstance(logps, dict) and all(isinstance(value, float | int) for value in logps.values())
+    return isinstance(reply.get("text"), str) and (logps is None or known)
+
+
 def _read(template: Template, reply: Reply) -> tuple[float, str]:
     """(score, text) of a reply. The score is NaN if the reply holds no verdict."""
     if template.output_format != "token":
         return template.parse(reply["text"]), reply["text"]
-    if not reply["first_token"]:
+    if not reply.get("first_token"):
         return math.nan, "the reply came without log-probabilities: this endpoint can't be used with a token template"
     return template.parse_tokens(reply["first_token"]), reply["text"]

@@ -10,6 +10,7 @@ import hmac
 import json
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -139,10 +140,9 @@ def serve(session: Session, *, port: int = 0) -> Iterator[str]:
     if the port is taken.
     """
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), _handler(session, word := secrets.token_urlsafe(12)))
+        server = _Server(("127.0.0.1", port), _handler(session, word := secrets.token_urlsafe(12)))
     except OSError as error:
         raise OutputError(f"port {port} can't be used: {error}\n  type: judge.port=0") from error
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -150,6 +150,17 @@ def serve(session: Session, *, port: int = 0) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Threads do not keep the process alive."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print errors, but none if the person has closed the page while a reply was sent."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
@@ -201,7 +212,7 @@ def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
                 length = int(self.headers.get("content-length", ""))
                 raw = self.rfile.read(length) if 0 <= length <= _MOST_BYTES else b""
                 found = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
             is_json = self.headers.get("content-type", "").startswith("application/json")
             return found if is_json and isinstance(found, dict) else None

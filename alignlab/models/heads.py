@@ -75,7 +75,7 @@ def save_offset(folder: Path, rewards: Tensor) -> dict[str, float]:
     rewards: [N] rewards of these answers. Returns their mean, standard deviation and number.
     """
     offset = {"mean": float(rewards.mean()), "std": float(rewards.std()), "answers": len(rewards)}
-    (folder / OFFSET).write_text(json.dumps(offset, indent=2))
+    (folder / OFFSET).write_text(json.dumps(offset, indent=2), encoding="utf-8")
     return offset
 
 
@@ -111,7 +111,7 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
 def _offset_in(file: Path) -> float:
     """The mean reward that `save_offset` wrote. Raises ModelError if the file does not hold one."""
     try:
-        mean = float(json.loads(file.read_text())["mean"])
+        mean = float(json.loads(file.read_text(encoding="utf-8"))["mean"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ModelError(f"{file} does not hold the mean reward of the preferred answers: {error!r}") from error
     if not math.isfinite(mean):

@@ -81,7 +81,7 @@ def is_local_model(name: str) -> bool:
 def comes_with_code(name: str) -> bool:
     """Whether the model in a folder, or its base, comes with Python code. False if its config can't be read."""
     try:
-        config = json.loads((Path(_named_lineage(name).base) / "config.json").read_text())
+        config = json.loads((Path(_named_lineage(name).base) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, ModelError):
         return False
     return isinstance(config, dict) and bool(config.get("auto_map"))
@@ -104,7 +104,7 @@ def read_config(adapter: Path) -> dict[str, Any]:
     """The adapter_config.json of a folder. Raises ModelError if it can't be read."""
     file = adapter / ADAPTER_CONFIG
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} can't be read: {error}") from error
     if not isinstance(config, dict):

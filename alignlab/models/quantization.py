@@ -42,7 +42,7 @@ def save_quantization(policy: Any, folder: Path) -> None:
     """
     config = policy.config.to_dict().get("quantization_config")
     if config is not None:
-        (folder / FILE).write_text(json.dumps(config, indent=2))
+        (folder / FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def quantization_under(adapter: str) -> Any:
@@ -52,7 +52,7 @@ def quantization_under(adapter: str) -> Any:
         return None
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig.from_dict(json.loads(file.read_text()))
+    return BitsAndBytesConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def one_function(model: Any) -> Any:

@@ -380,7 +380,7 @@ def _check_files(path: str) -> None:
     if (folder / single).is_file():
         files = [single]
     elif index.is_file():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         return
     if lacking := [file for file in files if not (folder / file).is_file()]:
@@ -389,7 +389,7 @@ def _check_files(path: str) -> None:
             f"{_shortened(lacking)}\n  copy or download them"
         )
     dtypes = _check_readable(folder, files)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     layers = next((config[name] for name in _LAYERS if isinstance(config.get(name), int)), 0)
     if layers > len(dtypes):  # each layer has a tensor at least; a model of a billion layers would never be built
         raise ModelError(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from alignlab.checks import with_parts
 from alignlab.data.sources.enumerable import Enumerable
-from alignlab.integrity import read_record
 from alignlab.papers.claim import Curve
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.statistics.intervals import mean_interval
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -70,7 +70,7 @@ class Finished:
 
 def runs_of_sweep(output_root: Path, name: str) -> list[Finished]:
     """The runs of a finished sweep, in the order of its points. Raises OSError if there is no such sweep."""
-    sweep = read_record(output_root / "sweeps" / name / "sweep.json")
+    sweep = read_sweep_record(output_root / "sweeps" / name)
     found = []
     for point in sweep["points"]:
         run = RunDir.of(output_root, point["run"])

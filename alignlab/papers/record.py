@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,37 @@ from alignlab.integrity import read_sealed, write_sealed
 from alignlab.papers.claim import Band, Claim, Curve, Paper, digest_of, expectation
 from alignlab.papers.verdict import Decision, decide
 from alignlab.runs.directory import git_revision, now, versions
+from alignlab.runs.record import ListOf, Table, is_name, is_number, is_text, or_null, wrong_types
 
 _OF_THE_EXPECTATION = ("version", "kind", "expected", "premises")
+
+_NUMBERS = ListOf(is_number)
+_BAND = Table({"quantity": is_text, "low": or_null(is_number), "high": or_null(is_number), "provenance": is_text})
+_CURVE = Table({part.name: _NUMBERS for part in fields(Curve)})
+
+# The types of a record. Anybody may have written it.
+_TYPES = Table(
+    {
+        **dict.fromkeys(("paper", "claim", "kind", "digest", "status"), is_text),
+        **dict.fromkeys(("expected", "premises"), ListOf(_BAND)),
+        "command": ListOf(is_text),
+        "measured": Table(others=_NUMBERS),
+        "runs": ListOf(Table({"id": is_name})),
+    }
+)
+_NULLABLE = Table(dict.fromkeys(("reason", "ended", "git"), or_null(is_text)))
+_LATER_TYPES = Table({"commands": ListOf(is_text), "curves": Table(others=_CURVE)})
+
+
+def _wrong_fields(record: Mapping[str, Any]) -> list[str]:
+    wrong = [*wrong_types(record, _TYPES), *wrong_types(record, _NULLABLE), *wrong_types(record, _LATER_TYPES)]
+    wrong += [key for key in (*_TYPES.fields, *_NULLABLE.fields) if key not in record]
+    wrong += [key for key in _TYPES.fields if key in record and record[key] is None]
+    return wrong or [key for key in ("expected", "premises") if not all(map(_is_band, record[key]))]
+
+
+def _is_band(value: Mapping[str, Any]) -> bool:
+    return value.keys() == _BAND.fields.keys() and (value["low"] is not None or value["high"] is not None)
 
 
 @dataclass(frozen=True)
@@ -36,13 +65,16 @@ class ClaimFile:
     def read(self) -> dict[str, Any]:
         """The record; empty if there is none.
 
-        Raises DamagedError if its checksum is wrong, or if its expectation is not the one that its digest was made of.
+        Raises DamagedError if its checksum is wrong, if its expectation is not the one that its digest was made of, or
+        if an entry has another type than `begin` and `end` write.
         """
         if not self.path.exists():
             return {}
         record = read_sealed(self.path)
         if digest_of({key: record.get(key) for key in _OF_THE_EXPECTATION}) != record.get("digest"):
             raise DamagedError(self.path, "is damaged (its expectation is not the one that was written first)")
+        if wrong := _wrong_fields(record):
+            raise DamagedError(self.path, f"is damaged (fields that lack or have a wrong type: {', '.join(wrong)})")
         return record
 
     def begin(self, paper: Paper, claim: Claim, command: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ def in_full(row: Row) -> str:
         parts.append(f"  note: {claim.note}")
     if record:
         parts.append(f"  record: {record['ended']}, code {str(record['git'])[:12]}, expectation {record['digest']}")
-    parts += [f"  $ {line}" for line in record.get("commands", ())]
+    parts += [f"  $ {line}" for line in record.get("commands") or ()]
     if (runs := record.get("runs")) and record["command"]:
         parts.append(f"  {counted(len(runs), 'run')}: alignlab train {' '.join(map(_shortened, record['command']))}")
     return "\n".join(parts)

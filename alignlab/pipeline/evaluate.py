@@ -25,7 +25,7 @@ from alignlab.evaluation.questions import read_questions
 from alignlab.evaluation.settings import Evaluation
 from alignlab.evaluation.suite import ModelSide, sampled
 from alignlab.evaluation.summary import flat, summarise
-from alignlab.integrity import read_record, write_sealed
+from alignlab.integrity import write_sealed
 from alignlab.judges.base import JudgingCost
 from alignlab.models.lineage import weights_fingerprint
 from alignlab.models.reference import ScoringOptions
@@ -46,6 +46,7 @@ from alignlab.pipeline.stored_evaluation import (
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.reports.evaluation import SUMMARY, write_answers
 from alignlab.runs.directory import RunDir
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
 from alignlab.training.attempt import reason_of
 from alignlab.training.evaluation_suite import (
@@ -273,9 +274,9 @@ def _count_of_the_sweep(plan: Plan) -> int | None:
     """The number of prompts of another evaluated point of the run's sweep, so that all points have the same number."""
     root = Path(plan.train.output_root)
     try:
-        points = read_record(root / "sweeps" / str(plan.run.record().get("sweep")) / "sweep.json")["points"]
+        points = read_sweep_record(root / "sweeps" / str(plan.run.record().get("sweep")))["points"]
         ids = [point["run"] for point in points if point["run"] != plan.id]
-    except (OSError, DamagedError, KeyError, TypeError):  # the run is in no sweep
+    except (OSError, DamagedError):  # the run is in no sweep
         return None
     counts = (RunDir.of(root, run_id).record().get("evaluated_prompts") for run_id in ids)
     return next((count for count in counts if count), None)

@@ -8,7 +8,7 @@ below the output root, the stores are left alone, because it may be about to use
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +186,7 @@ def _uses(root: Path, runs: Iterable[RunDir]) -> _Uses:
     uses = _Uses()
     for run in runs:
         record, uses.anything = run.record(), True
-        weights = record.get("reference_weights") or (record.get("model") or {}).get("reference_weights")
+        weights = _text(record, "reference_weights") or _text(record, "model", "reference_weights")
         rows = [(record.get("data") or {}).get(part) for part in ("train", "eval", "pairs")]
         uses.weights |= {weights} if weights else set()
         uses.rows |= {part["digest"] for part in rows if isinstance(part, dict) and "digest" in part}
@@ -203,8 +203,8 @@ def _uses(root: Path, runs: Iterable[RunDir]) -> _Uses:
         files = list(folder.glob("*.provenance.json"))
         uses.anything, uses.sampling = True, uses.sampling or not files
         for found in map(_json, files):
-            uses.weights |= {found["weights"]} if found.get("weights") else set()
-            uses.judges |= {found["judge"]} if found.get("judge") else set()
+            uses.weights |= {_text(found, "weights")} - {""}
+            uses.judges |= {_text(found, "judge")} - {""}
     return uses
 
 
@@ -220,10 +220,10 @@ def _references(root: Path, uses: _Uses) -> _Found:
 
 def _samples(root: Path, uses: _Uses) -> _Found:
     for file in sorted((root / "samples").glob("*.json")):
-        weights = _json(file).get("weights")
+        weights = _text(_json(file), "weights")
         yield file, weights in uses.weights if weights and uses.complete else None, None
     for file in sorted((root / "samples" / "prompts").glob("*/*.json")):
-        weights = (_json(file).get("request") or {}).get("policy")
+        weights = _text(_json(file), "request", "policy")
         known = weights and uses.complete and not uses.sampling
         yield file, weights in uses.weights if known else None, None
 
@@ -231,14 +231,14 @@ def _samples(root: Path, uses: _Uses) -> _Found:
 def _judgements(root: Path, uses: _Uses) -> _Found:
     """Replies of language models do not name their judge, and may have cost money. They stay while anything exists."""
     for file in sorted((root / "judgements").glob("*/*/*.json")):
-        judge = (_json(file).get("request") or {}).get("judge")
+        judge = _text(_json(file), "request", "judge")
         is_used = judge in uses.judges if judge else uses.anything
         yield file, None if uses.sampling and not is_used else is_used, None
 
 
 def _tokens(root: Path, uses: _Uses) -> _Found:
     for folder in sorted(path for path in (root / "tokens").glob("*") if (path / "split.json").is_file()):
-        rows = _json(folder / "split.json").get("digest")
+        rows = _text(_json(folder / "split.json"), "digest")
         yield folder, rows in uses.rows if uses.complete and rows else None, Path(f"{folder}.lock")
 
 
@@ -255,13 +255,14 @@ def _benchmarks(root: Path, runs: Iterable[RunDir]) -> _Found:
     files = sorted((root / "benchmarks").glob("*.json"))
     weights: set[str] = set()
     for run in runs if files else ():
-        start = run.record().get("reference_weights") or (run.record().get("model") or {}).get("reference_weights")
-        weights |= {str(start or run.id)}
+        record = run.record()
+        start = _text(record, "reference_weights") or _text(record, "model", "reference_weights")
+        weights |= {start or run.id}
         with suppress(OSError, ModelError):
             weights |= {weights_fingerprint(str(run.policy))} if run.policy.is_dir() else set()
     models = any((root / "evaluations").glob("*"))
     for file in files:
-        is_used = (of := _json(file).get("weights")) in weights
+        is_used = (of := _text(_json(file), "weights")) in weights
         yield file, True if is_used else None if models or not of else False, None
 
 
@@ -278,6 +279,13 @@ def _json(file: Path) -> dict[str, Any]:
         return read_sealed(file)
     except (DamagedError, OSError):
         return {}
+
+
+def _text(found: Any, *keys: str) -> str:
+    """The text at a place in a JSON object; empty if there is something else. Anybody may have written the object."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else ""
 
 
 def _size(path: Path) -> int:

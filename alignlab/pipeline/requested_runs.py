@@ -9,11 +9,11 @@ from alignlab.config.from_record import recorded_plan
 from alignlab.config.plan import Plan
 from alignlab.config.schemas import Evaluate
 from alignlab.errors import AlignlabError, ConfigError, Problem
-from alignlab.integrity import read_record
 from alignlab.models.adapters.base import Adapter
 from alignlab.pipeline.recorded_command import command_of
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import find, runs_of, sweeps_of
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def requested_runs(request: Evaluate) -> tuple[str, list[str]]:
 def _done(directory: Path) -> list[str]:
     """Ids of the finished runs of a sweep, in the order of its points. Logs which runs are left out."""
     root, sweep = directory.parents[1], directory.name
-    points = read_record(directory / "sweep.json")["points"]
+    points = read_sweep_record(directory)["points"]
     ids = list(dict.fromkeys(point["run"] for point in points))
     left_out = [run_id for run_id in ids if RunDir.of(root, run_id).status() != "done"]
     if left_out:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignlab.errors import TrackingError
-from alignlab.integrity import read_record
 from alignlab.reports.tables import rows_of_csv
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.tracking.sinks.base import RunIdentity, Tracking, TrackingWithFigures
 from alignlab.tracking.sinks.jsonl import figures_in
 
@@ -24,8 +24,8 @@ def track_sweep(directory: Path, tracking: Mapping[str, Tracking]) -> None:
     The run is called `sweep-<name of the sweep>` and has the group of the points. Its files are in `directory`, the
     folder of the sweep. A tracker that can't be reached leaves a warning: the sweep itself is on disk.
     """
-    sweep = read_record(directory / "sweep.json")
-    name = str(sweep["name"])
+    sweep = read_sweep_record(directory)
+    name = sweep["name"]
     identity = RunIdentity(
         id="sweep-" + re.sub(r"[^\w.-]+", "_", name),
         directory=directory,
@@ -33,8 +33,8 @@ def track_sweep(directory: Path, tracking: Mapping[str, Tracking]) -> None:
         job_type="sweep",
         name=f"sweep {name}",
         tags=["sweep"],
-        notes=str(sweep.get("question") or ""),
-        config={"sweep/id": name, "sweep/axes": list(sweep["axes"])},
+        notes=sweep["question"],
+        config={"sweep/id": name, "sweep/axes": sweep["axes"]},
     )
     figures = figures_in(directory)
     for tracker in tracking.values():

@@ -237,5 +237,5 @@ def _steps(text: bytes) -> list[bytes]:
 
 
 def _end_of(file: Path) -> str:
-    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     return "\n".join(f"  {line}" for line in lines[-15:])

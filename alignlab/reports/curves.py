@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from alignlab.integrity import refuse_device
 from alignlab.runs.directory import RunDir
 from alignlab.runs.record import is_number
 from alignlab.spelling import counted
@@ -54,6 +55,7 @@ def logged(rows: Iterable[Mapping[str, Any]], metrics: Iterable[str] = CURVES) -
 def faults_of_metrics(run: RunDir, record: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on the training metrics of a finished run, if they are missing, damaged, cut off or changed."""
     try:
+        refuse_device(run.metrics)
         complete = [line for line in run.metrics.read_bytes().split(b"\n")[:-1] if line]
         rows = read_rows(run.metrics)
     except OSError as error:

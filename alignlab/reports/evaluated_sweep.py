@@ -11,12 +11,14 @@ import numpy as np
 
 from alignlab.evaluation.by_prompt import KL, by_prompt, of_run
 from alignlab.evaluation.examples import Examples
+from alignlab.inert import markdown
 from alignlab.integrity import read_record, write_text
 from alignlab.reports.evaluation import SUMMARY, estimate_text, win_rate_cells
 from alignlab.reports.means import mean_text
 from alignlab.reports.seeds_table import Settings, conclusions, prompts_left_out, settings_markdown, split_axes
 from alignlab.reports.series import form, pooled
 from alignlab.reports.tables import SETS, table
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import Run, compare_settings, label
 from alignlab.statistics.intervals import Array, mean_interval, score_interval
@@ -32,7 +34,7 @@ def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
 
     folders: run -> folder of its evaluation; all evaluations have the same settings.
     """
-    sweep = read_record(directory / "sweep.json")
+    sweep = read_sweep_record(directory)
     names = {p["run"]: label(sweep["axes"], [p[axis] for axis in sweep["axes"]]) for p in sweep["points"]}
     examples = {run: Examples.read(folder) for run, folder in folders.items()}
     summaries = {run: read_record(folder / SUMMARY) for run, folder in folders.items()}
@@ -42,7 +44,7 @@ def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
         judges = list(dict.fromkeys(judge for rows in done.values() for judge in _judges(rows)))
         parts += [_settings(name, judge, axes, sweep, points, done, summaries) for judge in (judges or [""]) if done]
     text = "\n\n".join([*parts, f"## Runs\n\n{_runs(summaries, names)}"])
-    write_text(directory / "evaluation.md", f"# {sweep['name']}\n\n{text}\n")
+    write_text(directory / "evaluation.md", f"# {markdown(sweep['name'])}\n\n{text}\n")
     return text
 
 

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 
+from alignlab.inert import formula_free
 from alignlab.reports.collect import Collected
 from alignlab.reports.page.content import Table, settings_table
 
@@ -29,7 +30,10 @@ def latex(tables: Sequence[tuple[str, Table]], caption: str = "") -> str:
 
 
 def as_csv(tables: Sequence[tuple[str, Table]]) -> str:
-    """A CSV table. A column with intervals becomes three: value, low, high. Several data sets have a column `set`."""
+    """A CSV table, in which no text is a formula of a spreadsheet.
+
+    A column with intervals becomes three: value, low, high. Several data sets have a column `set`.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for number, (name, table) in enumerate(tables):
@@ -37,13 +41,13 @@ def as_csv(tables: Sequence[tuple[str, Table]]) -> str:
         first = ["set"] if len(tables) > 1 else []
         header = [h for i, n in enumerate(table.header) for h in ([n, f"{n} low", f"{n} high"] if wide[i] else [n])]
         if number == 0 or len(tables) > 1:
-            writer.writerow([*first, *header])
+            writer.writerow(map(formula_free, [*first, *header]))
         for row in table.rows:
             cells: list[object] = []
             for cell, is_wide in zip(row, wide, strict=True):
                 value = cell.text if cell.value is None else cell.value
                 cells += ["" if v is None else v for v in (value, cell.low, cell.high)] if is_wide else [value]
-            writer.writerow([*([name] if first else []), *cells])
+            writer.writerow(map(formula_free, [*([name] if first else []), *cells]))
     return out.getvalue()
 
 

@@ -21,9 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from alignlab.inert import one_line
-from alignlab.integrity import read_record
+from alignlab.integrity import refuse_device
 from alignlab.runs.directory import RunDir
 from alignlab.runs.record import is_number
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
 
 REFRESH = 1.0  # seconds between two readings
@@ -78,6 +79,7 @@ def run_status(run: RunDir, label: str = "") -> RunStatus:
 def last_row(file: Path) -> dict[str, Any]:
     """The last complete training row of a metrics file; reads only the end of the file. Empty if there is none."""
     try:
+        refuse_device(file)
         with file.open("rb") as handle:
             handle.seek(max(0, os.fstat(handle.fileno()).st_size - _TAIL))
             lines = handle.read().split(b"\n")[:-1]
@@ -95,7 +97,7 @@ def last_row(file: Path) -> dict[str, Any]:
 
 def sweep_status(directory: Path) -> list[RunStatus]:
     """The current state of all points of a sweep."""
-    sweep = read_record(directory / "sweep.json")
+    sweep = read_sweep_record(directory)
     axes = sweep["axes"]
     return [
         run_status(

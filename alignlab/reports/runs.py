@@ -19,7 +19,7 @@ from alignlab.integrity import new_file
 from alignlab.redaction import redacted, redacted_config, redacted_override
 from alignlab.reports.live import last_row
 from alignlab.reports.screen import screen
-from alignlab.reports.tables import COLUMNS
+from alignlab.reports.tables import COLUMNS, csv_of
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record, difference
 from alignlab.runs.record import is_number
@@ -104,7 +104,8 @@ def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
     _pairs(out, [(name, _number(value)) for name, value in record.get("summary", {}).items()])
     if run.log.is_file():
         out.print(Text(f"\nend of {one_line(run.log, _PATH)}", style="bold"))
-        out.print(Text(redacted(visible("\n".join(run.log.read_text(errors="replace").splitlines()[-15:])))))
+        lines = run.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        out.print(Text(redacted(visible("\n".join(lines)))))
 
 
 def show_comparison(one: Record, other: Record) -> None:
@@ -132,7 +133,7 @@ def show_comparison(one: Record, other: Record) -> None:
 def write_table(records: Sequence[Record], file: Path) -> None:
     """Write one row per run with facts, config and summary, as .csv or .parquet by the file's name, atomically.
 
-    Keys are hidden, and control characters are visible escapes.
+    Keys are hidden, and control characters are visible escapes. In a .csv, no text is a formula of a spreadsheet.
     """
     import pandas as pd
 
@@ -147,7 +148,7 @@ def write_table(records: Sequence[Record], file: Path) -> None:
     frame = pd.DataFrame(rows)
     with new_file(file) as scratch:
         if file.suffix == ".csv":
-            frame.to_csv(scratch, index=False)
+            scratch.write_text(csv_of(frame), encoding="utf-8")
         else:
             mixed = [name for name in frame if frame[name].map(type).nunique() > 1 and frame[name].dtype == object]
             frame.astype(dict.fromkeys(mixed, "string")).to_parquet(scratch, index=False)

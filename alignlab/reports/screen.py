@@ -50,7 +50,7 @@ def screen(record: Record, run: RunDir, children: Sequence[str], width: int) -> 
             out.append(f"  and {len(findings) - 3} more\n")
     if record.get("status") != "done" and run.log.is_file():
         out.append("\nend of its log\n", style="bold")
-        lines = run.log.read_text(errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
+        lines = run.log.read_text(encoding="utf-8", errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
         out.append("".join(_cut(f"  {_safe(line)}", width) + "\n" for line in lines))
     out.append(f"\nalignlab runs show {_safe(record['id'])} --full shows its config, all metrics and more of its log")
     return out

@@ -26,6 +26,7 @@ from alignlab.reports.curves import CURVES, faults_of_metrics, logged
 from alignlab.reports.means import numbers_in_range
 from alignlab.reports.seeds_table import Settings
 from alignlab.reports.tables import COLUMNS, columns_of
+from alignlab.runs.record import is_number
 from alignlab.statistics.comparison import COUNTS, over_rows_too
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
 from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
@@ -129,11 +130,15 @@ def gap_frame(found: Collected) -> pd.DataFrame:
 
 
 def _gap(found: Collected, point: Mapping[str, Any]) -> dict[str, Any]:
+    """`parts` and `unbounded` of the gap of a point; empty if they are not known or have other types."""
     file = found.run(point).gap
     try:
-        return read_record(file) if file.is_file() else {}
+        gap = read_record(file) if file.is_file() else {}
     except (DamagedError, OSError):
         return {}
+    parts = gap.get("parts")
+    fits = isinstance(parts, dict) and all(map(is_number, parts.values()))
+    return {"parts": parts, "unbounded": bool(gap.get("unbounded"))} if fits else {}
 
 
 def frontier_frame(found: Collected) -> pd.DataFrame:

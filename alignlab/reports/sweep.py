@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DataError
-from alignlab.inert import one_line
-from alignlab.integrity import read_record, write_text
+from alignlab.inert import fenced, one_line
+from alignlab.inert import markdown as escaped
+from alignlab.integrity import write_text
 from alignlab.reports.collect import Collected, read_sweep
 from alignlab.reports.fairness import fairness
 from alignlab.reports.means import mean_text
@@ -23,12 +24,23 @@ from alignlab.reports.seeds_table import (
     split_axes,
 )
 from alignlab.reports.series import form, means_by_setting
-from alignlab.reports.tables import COLUMNS, blocks_by_set, columns_of, in_blocks, markdown, objectives, sweep_frame
+from alignlab.reports.tables import (
+    COLUMNS,
+    blocks_by_set,
+    columns_of,
+    csv_of,
+    in_blocks,
+    markdown,
+    objectives,
+    sweep_frame,
+)
 from alignlab.runs.directory import RunDir
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import label
 
 _LOG_LINES = 20
+_PATH = 5_000  # most characters of a path that is shown
 _SAMPLED = "For metrics of sampled answers (sampled KL, scores, win-rates), ± counts seeds and prompts together."
 _PAIRS = "eval/pairs/accuracy"
 
@@ -51,12 +63,12 @@ def write_report(directory: Path) -> str:
     points below it. Its numbers and its comparisons are those of the page (`alignlab.reports.page`). If the data set is
     an axis, each set has a table of its own: nothing is compared or averaged over sets.
     """
-    sweep = read_record(directory / "sweep.json")
+    sweep = read_sweep_record(directory)
     root = directory.parents[1]
     runs = {point["run"]: RunDir.of(root, point["run"]) for point in sweep["points"]}
     records = {run_id: run.state() for run_id, run in runs.items()}
     frame = sweep_frame(sweep["points"], records)
-    write_text(directory / "table.csv", frame.to_csv(index=False))
+    write_text(directory / "table.csv", csv_of(frame))
     blocks = blocks_by_set(frame, sweep["axes"])
     points = in_blocks((name, markdown(part, own)) for name, part, own in blocks)
     _, repeated = split_axes(sweep["axes"], sweep.get("zip", []))
@@ -82,7 +94,8 @@ def write_report(directory: Path) -> str:
         for p in sweep["points"]
         for file in _logs(runs[p["run"]], records[p["run"]], directory / "logs")
     )
-    heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
+    heading = f"# {escaped(sweep['name'])}\n\n"
+    heading += f"{escaped(sweep['question'], 2000)}\n\n" if sweep["question"] else ""
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
     _draw_figures(directory, f"{heading}{text}{below}")
     return text
@@ -92,7 +105,7 @@ def _draw_figures(directory: Path, about: str) -> None:
     """Draw reward against KL, and training curves, unless the figures of the same table (`about`) are there already."""
     folder = directory / "figures"
     drawn, files = folder / "drawn.md", {kind: folder / f"{kind}.png" for kind in ("frontier", "curves")}
-    if drawn.is_file() and files["curves"].is_file() and drawn.read_text() == about:
+    if drawn.is_file() and files["curves"].is_file() and drawn.read_text(encoding="utf-8") == about:
         return
     for file in (drawn, *files.values()):  # left by an earlier sweep of this name
         file.unlink(missing_ok=True)
@@ -164,7 +177,7 @@ def _settings_csv(found: Collected) -> str:
     if len(frames) > 1:
         for (name, _), frame in zip(found.settings, frames, strict=True):
             frame.insert(0, "set", name)
-    return str(pd.concat(frames).to_csv(index=False))
+    return csv_of(pd.concat(frames))
 
 
 def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Sequence[str]) -> str:
@@ -259,13 +272,14 @@ def _logs(run: RunDir, record: Mapping[str, Any], printed: Path) -> list[Path]:
 
 def _end_of_log(file: Path) -> str:
     """The last lines of a log as a section of Markdown; empty if there are none."""
-    lines = file.read_text(errors="replace").splitlines()[-_LOG_LINES:] if file.is_file() else []
-    return f"\n\n## End of {file}\n\n```\n" + "\n".join(lines) + "\n```" if lines else ""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:] if file.is_file() else []
+    text = fenced("\n".join(lines))
+    return f"\n\n## End of {escaped(file, _PATH)}\n\n{text}" if lines else ""
 
 
 def point_line(directory: Path, run_id: str) -> str:
     """One line about a point that has just ended: its axes, its run and the first of its numbers, or why it failed."""
-    sweep = read_record(directory / "sweep.json")
+    sweep = read_sweep_record(directory)
     point = next((p for p in sweep["points"] if p["run"] == run_id), None)
     if point is None:
         return f"{run_id} has ended, but another command has replaced the sweep {directory.name}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignlab.inert import MOST, one_line
+from alignlab.inert import MOST, formula_free, one_line
 from alignlab.statistics.comparison import label
 from alignlab.tracking.metrics import CHOOSES, CHOSEN
 
@@ -55,6 +55,13 @@ def rows_of_csv(file: Path) -> list[dict[str, Any]]:
     return [
         {str(name): value for name, value in row.items()} for row in frame.where(frame.notna(), None).to_dict("records")
     ]
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A table as CSV, in which no text is a formula of a spreadsheet."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = frame.assign(**{str(name): texts[name].map(formula_free) for name in texts})
+    return str(safe.rename(columns=formula_free).to_csv(index=False))
 
 
 def columns_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:

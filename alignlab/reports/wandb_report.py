@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import OutputError
-from alignlab.integrity import read_record, write_sealed, write_text
+from alignlab.integrity import write_sealed, write_text
 from alignlab.reports.collect import Collected
 from alignlab.reports.sweep import write_report as write_tables
 from alignlab.reports.tables import blocks_by_set, in_blocks, markdown
 from alignlab.runs.directory import RunDir
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.tracking.sinks.jsonl import STEP
 from alignlab.tracking.sinks.wandb import Wandb, has_key
 
@@ -51,11 +52,11 @@ def write_report(directory: Path) -> str:
 
     Raises OutputError if the package wandb-workspaces is missing or if W&B refuses the report.
     """
-    sweep = read_record(directory / "sweep.json")
+    sweep = read_sweep_record(directory)
     root, name = directory.parents[1], sweep["name"]
     records = [RunDir.of(root, point["run"]).state() for point in sweep["points"]]
     report = build_report(
-        name, sweep.get("question", ""), sweep["axes"], _has("sweep/id", [name]), write_tables(directory), records
+        name, sweep["question"], sweep["axes"], _has("sweep/id", [name]), write_tables(directory), records
     )
     report.id = before = sweep.get(REPORT_ID, "")
     text = _written(report, directory, name)

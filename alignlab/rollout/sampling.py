@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,13 @@ class Sample:
     ended: bool
     logps: list[float] = field(default_factory=list, compare=False)
     values: list[float] = field(default_factory=list, compare=False)
+
+
+def is_stored_sample(value: object) -> bool:
+    """Whether a value that was read from a file is a sample: `ids`, token ids, and `ended`."""
+    if not isinstance(value, Mapping) or value.keys() != {"ids", "ended"} or not isinstance(value["ids"], list):
+        return False
+    return isinstance(value["ended"], bool) and all(type(id_) is int and 0 <= id_ < 2**31 for id_ in value["ids"])
 
 
 def uniforms(seed: int, prompt: str | Sequence[int], number: int, count: int) -> NDArray[np.float64]:

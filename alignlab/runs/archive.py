@@ -21,8 +21,19 @@ from typing import Any
 
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem
 from alignlab.inert import visible
-from alignlab.integrity import MANIFEST, new_file, read_record, seal_folder, sealed, sha256_of, write_sealed
+from alignlab.integrity import (
+    MANIFEST,
+    is_device,
+    new_file,
+    read_record,
+    read_sealed,
+    seal_folder,
+    sealed,
+    sha256_of,
+    write_sealed,
+)
 from alignlab.runs.directory import RunDir
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
 
 INDEX = "pack.json"
@@ -31,6 +42,7 @@ _PLACES = ("runs", "sweeps", "bases")
 _WEIGHTS = ("policy", "last", "merged", "checkpoints")
 _ADAPTER = "adapter_config.json"
 _BLOCK = 1 << 20
+_MOST_OF_INDEX = 1 << 28  # bytes; a small archive may say that it holds any number of them
 
 # A name of a run, a sweep or a base: no option of a command, and nothing that a shell or a terminal obeys.
 _NAME = re.compile(r"\w[\w .,+=@-]*")
@@ -66,7 +78,7 @@ def members_of(root: Path, name: str) -> tuple[str, list[str]]:
     is_sweep = chosen in sweeps
     ids = [chosen]
     if is_sweep:
-        ids = [str(point["run"]) for point in read_record(root / "sweeps" / chosen / "sweep.json")["points"]]
+        ids = [str(point["run"]) for point in read_sweep_record(root / "sweeps" / chosen)["points"]]
     return chosen if is_sweep else "", list(_with_needed(root, ids))
 
 
@@ -129,7 +141,7 @@ def _base_of(root: Path, run: str) -> Path | None:
     """The folder in `bases` that the adapter of a run belongs to."""
     file = root / "runs" / run / "policy" / _ADAPTER
     try:
-        base = Path(str(json.loads(file.read_text())["base_model_name_or_path"]))
+        base = Path(str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     inside = root.resolve() / "bases"
@@ -162,6 +174,8 @@ def unpack(file: Path, root: Path) -> Unpacked:
     Runs that are there already stay as they are. Raises DamagedError if the archive is incomplete, damaged or holds
     names or files that do not belong into one; ConfigError if the sweep is there already.
     """
+    if is_device(file):
+        raise ConfigError([Problem("unpack", str(file), "is a device or a pipe, not a file")])
     scratch = root / f".unpack-{uuid.uuid4().hex}.tmp"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -176,7 +190,11 @@ def unpack(file: Path, root: Path) -> Unpacked:
         if sweeps := [folder for folder in there if folder.startswith("sweeps/")]:
             text = f"is there already; nothing was unpacked ({root / sweeps[0]})"
             raise ConfigError([Problem("unpack", sweeps[0], text, "output_root=<another folder>")])
-        _move_bases(scratch, root, str(index["root"]))
+        try:
+            _move_bases(scratch, root, index["root"])
+        except DamagedError as error:
+            text = f"holds {error.file.relative_to(scratch)}, which {error.why}; nothing was unpacked"
+            raise DamagedError(file, text) from error
         for folder in (folder for folder in folders if folder not in there):
             (root / folder).parent.mkdir(parents=True, exist_ok=True)
             os.rename(scratch / folder, root / folder)
@@ -193,12 +211,18 @@ def unpack(file: Path, root: Path) -> Unpacked:
 
 def _index(file: Path, archive: tarfile.TarFile) -> dict[str, Any]:
     try:
-        handle = archive.extractfile(INDEX)
+        about = archive.getmember(INDEX)
+        if not about.isreg() or about.size > _MOST_OF_INDEX:
+            raise ValueError("it is no file of a size that an index has")
+        handle = archive.extractfile(about)
         index = json.loads(handle.read()) if handle else None
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         text = f"is no archive of `alignlab runs pack`, or was not copied in full: it has no {INDEX}"
         raise DamagedError(file, text) from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT or not isinstance(index.get("files"), dict):
+    types = {"files": dict, "root": str}
+    if not (isinstance(index, dict) and index.get("format") == FORMAT) or not all(
+        isinstance(index.get(key), kind) for key, kind in types.items()
+    ):
         raise DamagedError(file, f"was written by another version ({INDEX})")
     return index
 
@@ -247,13 +271,16 @@ def _extract(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, scra
 
 
 def _move_bases(scratch: Path, root: Path, before: str) -> None:
-    """Let adapters name their base below the new output root, if it was below the old one."""
+    """Let adapters name their base below the new output root, if it was below the old one.
+
+    Raises DamagedError if a config or a record that has to be changed can't be read.
+    """
     for file in scratch.glob(f"runs/*/policy/{_ADAPTER}"):
-        config = json.loads(file.read_text())
+        config = read_sealed(file)
         base = Path(str(config.get("base_model_name_or_path")))
         if base.parent == Path(before) / "bases":
             config["base_model_name_or_path"] = str(root.resolve() / "bases" / base.name)
-            file.write_text(json.dumps(config, indent=2))
+            file.write_text(json.dumps(config, indent=2), encoding="utf-8")
             if (file.parent / MANIFEST).is_file():
                 _seal_again(file.parent)
 

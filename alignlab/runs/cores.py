@@ -44,7 +44,7 @@ def in_use() -> dict[int, int]:
     for file in folder().glob("[0-9]*"):
         if file.name not in own and is_locked(file):
             with suppress(OSError, ValueError):  # it has just ended
-                found[int(file.name)] = int(file.read_text())
+                found[int(file.name)] = int(file.read_text(encoding="utf-8"))
     return found
 
 

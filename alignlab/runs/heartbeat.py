@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
+from alignlab.integrity import refuse_device
 from alignlab.locks import file_lock
 
 BEAT = 5.0  # seconds between two beats
@@ -43,7 +44,7 @@ class Heartbeat:
         while True:
             for file in self._files:
                 with suppress(OSError):  # on a full disk the run itself fails; a missed beat has no effect
-                    file.write_text(f"{count}\n")
+                    file.write_text(f"{count}\n", encoding="utf-8")
             if self._over.wait(BEAT):
                 return
             count += 1
@@ -91,6 +92,7 @@ def is_recent(file: Path) -> bool:
 
 def _reading(file: Path) -> str | None:
     try:
-        return file.read_text()
+        refuse_device(file)
+        return file.read_text(encoding="utf-8")
     except OSError:
         return None

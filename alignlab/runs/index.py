@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import new_file, read_sealed
+from alignlab.integrity import new_file, read_sealed, refuse_device
 from alignlab.runs.identity import flatten
 from alignlab.runs.record import is_too_deep, with_types
 
@@ -60,6 +60,7 @@ class RunIndex:
         """The index of a folder of runs; empty if there is none, or if it is damaged."""
         file = runs / ".index"
         try:
+            refuse_device(file)
             digest, _, body = file.read_bytes().partition(b"\n")
             found = json.loads(body) if digest.decode() == hashlib.sha256(body).hexdigest() else {}
             if found.get("format") == _FORMAT:

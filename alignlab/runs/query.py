@@ -75,11 +75,14 @@ def _indexed(index: RunIndex, run: RunDir, stamp: Stamp | None) -> Record:
 
 
 def _names(output_root: str | Path) -> list[str]:
-    """Names of the run directories below `output_root`."""
+    """Names of the run directories below `output_root`. Raises ConfigError if it is no folder that can be read."""
     try:
         return [entry.name for entry in os.scandir(Path(output_root) / "runs") if not entry.name.startswith(".")]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        text = f"can't be read: {error.strerror} ({error.filename})"
+        raise ConfigError([Problem("output_root", str(output_root), text)], where=_WHERE) from error
 
 
 def _read(run: RunDir) -> Record:

@@ -50,7 +50,7 @@ def _is_status(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """A JSON object.
 
     fields: key -> kind of its value. A key may be missing.
@@ -64,16 +64,17 @@ class _Table:
 
 
 @dataclass(frozen=True)
-class _List:
+class ListOf:
     """A JSON list. Entries of a wrong kind are left out. entries: None means anything."""
 
     entries: _Kind | None = None
 
 
-_Kind = _Table | _List | Callable[[object], bool]
+_Kind = Table | ListOf | Callable[[object], bool]
 
 
-def _or_null(kind: Callable[[object], bool]) -> Callable[[object], bool]:
+def or_null(kind: Callable[[object], bool]) -> Callable[[object], bool]:
+    """The same kind of value, or null."""
     return lambda value: value is None or kind(value)
 
 
@@ -84,48 +85,55 @@ def _of(kind: _Kind, *names: str) -> dict[str, _Kind]:
 # Fields without which a record is useless. If one of them has a wrong type, the record is damaged.
 ESSENTIAL = ("config", "summary", "overrides", "attempts", "attempt")
 
-_CONFIG = _Table(
+_CONFIG = Table(
     {
-        **_of(_Table(null=True), "callback", "data", "evaluation", "judge", "metric", "model", "objective", "peft"),
-        **_of(_Table(null=True), "reward", "rollout", "strategy", "sweep", "synthesis", "tracking"),
-        "trainer": _Table(_of(is_count, "max_steps", "batch_size", "log_every", "eval_every")),
-        "optim": _Table({"lr": is_number}),
+        **_of(Table(null=True), "callback", "data", "evaluation", "judge", "metric", "model", "objective", "peft"),
+        **_of(Table(null=True), "reward", "rollout", "strategy", "sweep", "synthesis", "tracking"),
+        "trainer": Table(_of(is_count, "max_steps", "batch_size", "log_every", "eval_every")),
+        "optim": Table({"lr": is_number}),
         "seed": is_count,
     }
 )
-_ATTEMPT = _Table(
+_ATTEMPT = Table(
     {
         **_of(is_count, "attempt", "pid", "resumed_from"),
-        **_of(_or_null(is_text), "status", "reason", "host", "git"),
-        **_of(_or_null(_is_time), "started", "ended"),
+        **_of(or_null(is_text), "status", "reason", "host", "git"),
+        **_of(or_null(_is_time), "started", "ended"),
     }
 )
-_PLUGIN = _Table(_of(is_text, "source", "version", "digest"))
-_ROWS = _Table({"rows": is_count, "digest": is_text, "dropped": _Table(others=is_count)})
-_AUDIT = _Table({"facts": _Table(), **_of(_List(), "errors", "warnings", "unchecked")})
-_RECORD = _Table(
+_PLUGIN = Table(_of(is_text, "source", "version", "digest"))
+_ROWS = Table({"rows": is_count, "digest": is_text, "dropped": Table(others=is_count)})
+_AUDIT = Table({"facts": Table(), **_of(ListOf(), "errors", "warnings", "unchecked")})
+_RECORD = Table(
     {
         "config": _CONFIG,
-        "summary": _Table(others=_or_null(is_number)),
+        "summary": Table(others=or_null(is_number)),
         "status": _is_status,
-        **_of(_or_null(is_name), "id", "parent", "reward", "stack", "sweep", "continues"),
-        **_of(_or_null(_is_time), "started", "ended"),
-        **_of(_or_null(is_text), "reason", "host", "cwd", "git", "evaluated", "evaluation_failed", "kept"),
-        **_of(_or_null(is_text), "metrics_sha256", "policy_sha256"),
+        **_of(or_null(is_name), "id", "parent", "reward", "stack", "sweep", "continues"),
+        **_of(or_null(_is_time), "started", "ended"),
+        **_of(or_null(is_text), "reason", "host", "cwd", "git", "evaluated", "evaluation_failed", "kept"),
+        **_of(or_null(is_text), "metrics_sha256", "policy_sha256"),
         "attempt": is_count,
-        **_of(_or_null(is_count), "pid", "resumed_from", "stacked", "evaluated_prompts"),
-        **_of(_Table(others=is_text), "kinds", "versions", "questions"),
-        "machine": _Table(),
-        "chosen": _Table({"updates": is_count}),
-        "plugins": _Table(others=_PLUGIN),
-        **_of(_List(is_text), "overrides", "damaged"),
-        "attempts": _List(_ATTEMPT),
-        "queued_by": _List(_Table({"host": is_text, "lock": is_name})),
-        "objective": _Table({**_of(is_text, "name", "spoken"), "samples": is_count}),
-        "model": _Table(_of(is_text, "fingerprint", "reference_weights")),
-        "data": _Table({"fingerprint": is_text, **_of(_ROWS, "train", "eval", "pairs"), "audit": _AUDIT}),
+        **_of(or_null(is_count), "pid", "resumed_from", "stacked", "evaluated_prompts"),
+        **_of(Table(others=is_text), "kinds", "versions", "questions"),
+        "machine": Table(),
+        "chosen": Table({"updates": is_count}),
+        "plugins": Table(others=_PLUGIN),
+        **_of(ListOf(is_text), "overrides", "damaged"),
+        "attempts": ListOf(_ATTEMPT),
+        "queued_by": ListOf(Table({"host": is_text, "lock": is_name})),
+        "objective": Table({**_of(is_text, "name", "spoken"), "samples": is_count}),
+        "model": Table(_of(is_text, "fingerprint", "reference_weights")),
+        "data": Table({"fingerprint": is_text, **_of(_ROWS, "train", "eval", "pairs"), "audit": _AUDIT}),
     }
 )
+
+
+def wrong_types(record: Mapping[str, Any], table: Table) -> list[str]:
+    """The dotted names of the fields of a record whose types are not those of a table. A field may be missing."""
+    wrong: dict[str, None] = {}
+    _typed_table(record, table, "", wrong)
+    return list(wrong)
 
 
 def with_types(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -150,13 +158,15 @@ _WRONG = object()
 
 def _typed(value: Any, kind: _Kind, name: str, wrong: dict[str, None]) -> Any:
     """The value without parts of a wrong type, whose names are added to `wrong`; _WRONG if nothing of it is left."""
-    if isinstance(kind, _Table | _List):
-        if isinstance(kind, _Table) and isinstance(value, dict):
+    if isinstance(kind, Table | ListOf):
+        if isinstance(kind, Table) and isinstance(value, dict):
             return _typed_table(value, kind, f"{name}.", wrong)
-        if isinstance(kind, _List) and isinstance(value, list):
+        if isinstance(kind, ListOf) and isinstance(value, list):
             entries = [value if kind.entries is None else _typed(value, kind.entries, name, wrong) for value in value]
+            if _WRONG in entries:
+                wrong[name] = None
             return [entry for entry in entries if entry is not _WRONG]
-        if value is None and isinstance(kind, _Table) and kind.null:
+        if value is None and isinstance(kind, Table) and kind.null:
             return None
     elif kind(value):
         return value
@@ -165,7 +175,7 @@ def _typed(value: Any, kind: _Kind, name: str, wrong: dict[str, None]) -> Any:
     return _WRONG
 
 
-def _typed_table(value: Mapping[str, Any], kind: _Table, before: str, wrong: dict[str, None]) -> dict[str, Any]:
+def _typed_table(value: Mapping[str, Any], kind: Table, before: str, wrong: dict[str, None]) -> dict[str, Any]:
     found = dict(value)
     kinds = [(key, own) for key, own in kind.fields.items() if key in found]
     if kind.others is not None:

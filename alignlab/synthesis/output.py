@@ -15,6 +15,17 @@ from alignlab.integrity import new_file, read_sealed, set_aside, sha256_of, writ
 
 log = logging.getLogger(__name__)
 
+# Types of the entries of a provenance that are read.
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("rows", "samples", "cut_off", "cut_prompts", "unjudged"), int),
+    **dict.fromkeys(("file", "names", "prompts", "settings", "left_out"), dict),
+    "read_by": str,
+}
+_INNER_TYPES = (
+    ("file", "sha256", str), ("names", "policy", str), ("prompts", "number", int), ("prompts", "of", int),
+    ("settings", "max_new_tokens", int),
+)  # fmt: skip
+
 
 def rows_file(folder: Path, form: str, kind: str) -> Path:
     """The file of rows in a folder. form: pairs, labels or rankings. kind: jsonl or parquet."""
@@ -61,12 +72,21 @@ def finished(file: Path) -> dict[str, Any] | None:
         return None
     try:
         found = read_sealed(record)
+        if not _is_provenance(found):
+            raise DamagedError(record, "is damaged (it does not say where rows come from)")
         if found["file"]["sha256"] != sha256_of(file):
             raise DamagedError(file, f"is damaged, or was changed by hand (its checksum is not the one in {record})")
     except DamagedError as error:
         log.warning("%s", set_aside(error, "the rows are made again"))
         return None
     return None if found["unjudged"] else found
+
+
+def _is_provenance(found: Mapping[str, Any]) -> bool:
+    """Whether the entries that are read have the types that `pipeline.synthesize` has written."""
+    return all(isinstance(found.get(key), kind) for key, kind in _TYPES.items()) and all(
+        isinstance(found[key].get(part), kind) for key, part, kind in _INNER_TYPES
+    )
 
 
 def _write_parquet(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from alignlab.data.rows import Prompt
@@ -13,7 +14,7 @@ from alignlab.evaluation.suite import ModelSide
 from alignlab.judges.cache import Store
 from alignlab.progress import Progress
 from alignlab.rollout.engines.base import Engine
-from alignlab.rollout.sampling import Draw
+from alignlab.rollout.sampling import Draw, is_stored_sample
 from alignlab.spelling import counted
 from alignlab.synthesis.settings import Synthesis
 
@@ -58,7 +59,9 @@ def sample_answers(
     whole = [template.prompt_ids(prompt) for prompt in prompts]
     ids = [tokens[-longest:] for tokens in whole]
     requests = [_request(side, tokens, how, engine) for tokens in ids]
-    found = {i: reply["answers"] for i, request in enumerate(requests) if (reply := kept.get(request)) is not None}
+    fits = partial(_are_answers, how.samples)
+    stored = {i: kept.get(request, fits) for i, request in enumerate(requests)}
+    found = {i: reply["answers"] for i, reply in stored.items() if reply is not None}
     waiting = sorted((i for i in range(len(prompts)) if i not in found), key=lambda i: -len(ids[i]))
     if found and waiting:
         log.info("the answers to %d of %s are stored already", len(found), counted(len(prompts), "prompt"))
@@ -82,6 +85,12 @@ def sample_answers(
         for i, prompt in enumerate(prompts)
     ]
     return Samples(texts, sum(len(tokens) > longest for tokens in whole))
+
+
+def _are_answers(number: int, reply: Mapping[str, Any]) -> bool:
+    """Whether a stored reply holds this number of answers."""
+    answers = reply.get("answers")
+    return isinstance(answers, list) and len(answers) == number and all(map(is_stored_sample, answers))
 
 
 def _request(side: ModelSide, prompt: list[int], how: Synthesis, engine: Engine) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,11 @@ def _stored_scores(judge: ScoreJudge, asked: Sequence[Answered], kept: Store, pr
     """Scores of a judge that is a function of the answer. They are computed once, and stored for each prompt."""
     fingerprint = judge.fingerprint()
     requests = [_request(fingerprint, *one) for one in asked]
-    found = {i: reply["scores"] for i, request in enumerate(requests) if (reply := kept.get(request)) is not None}
+    stored = {
+        i: kept.get(request, partial(_are_scores, len(answers)))
+        for i, (request, (_, answers)) in enumerate(zip(requests, asked, strict=True))
+    }
+    found = {i: reply["scores"] for i, reply in stored.items() if reply is not None}
     waiting = [i for i in range(len(asked)) if i not in found]
     score: Score | None = None
     for batch in progress(list(_batches(waiting, asked)), "judging"):
@@ -87,6 +92,12 @@ def _stored_scores(judge: ScoreJudge, asked: Sequence[Answered], kept: Store, pr
             found[i] = [float(next(scores)) for _ in asked[i][1]]
             kept.put(requests[i], {"scores": found[i]})
     return [list(found[i]) for i in range(len(asked))]
+
+
+def _are_scores(number: int, reply: Mapping[str, Any]) -> bool:
+    """Whether a stored reply holds this number of scores."""
+    scores = reply.get("scores")
+    return isinstance(scores, list) and len(scores) == number and all(type(score) is float for score in scores)
 
 
 def _batches(waiting: Sequence[int], asked: Sequence[Answered]) -> Iterator[list[int]]:

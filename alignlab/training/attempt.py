@@ -134,7 +134,7 @@ def _end(run: RunDir, status: Status, reason: str) -> None:
 
 def _note(run: RunDir, text: str) -> None:
     try:
-        with run.log.open("a") as file:
+        with run.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
         log.error("%s: its log can't be written: %s", run.id, error)
@@ -168,7 +168,7 @@ class _LogFile(logging.FileHandler):
     """
 
     def __init__(self, run: RunDir, others: Sequence[str]) -> None:
-        super().__init__(run.log)
+        super().__init__(run.log, encoding="utf-8", errors="backslashreplace")
         self._id, self._others = run.id, others
 
     def filter(self, record: logging.LogRecord) -> bool:

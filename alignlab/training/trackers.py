@@ -9,9 +9,9 @@ from typing import Any
 
 from alignlab.config.plan import Plan
 from alignlab.errors import DamagedError
-from alignlab.integrity import read_record
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
+from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.tracking.sinks.base import RunIdentity, Sink
 
 # What follows the first group of a match is a credential.
@@ -92,10 +92,10 @@ def _axes(plan: Plan, run_id: str, group: str | None) -> dict[str, Any]:
     if not group:
         return {}
     try:
-        sweep = read_record(Path(plan.train.output_root) / "sweeps" / group / "sweep.json")
+        sweep = read_sweep_record(Path(plan.train.output_root) / "sweeps" / group)
         point: dict[str, Any] = next((point for point in sweep["points"] if point["run"] == run_id), {})
         axes = sweep["axes"]
-    except (OSError, DamagedError, KeyError, TypeError):  # a search has no list of points
+    except (OSError, DamagedError):  # a search has no list of points
         return {}
     values = flatten(plan.config)
     return {axis: values.get(axis, point[axis]) for axis in axes if axis in point}

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -287,3 +288,17 @@ def test_a_server_that_is_gone_is_told(browser: Any, tmp_path: Path) -> None:
     page.get_by_text("Not saved").wait_for()
     assert page.get_by_text("0 of 12").is_visible()
     page.close()
+
+
+def test_requests_that_break_print_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    session = Session(ROWS, tmp_path / "v.jsonl", seed=1)
+    with serve(session) as address:
+        port, word = int(address.split(":")[2].split("/")[0]), address.split("/")[3]
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(address + "verdict", b"[" * 9_000, timeout=30)
+        closed = socket.create_connection(("127.0.0.1", port), timeout=30)
+        closed.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing it resets it
+        closed.sendall(f"POST /{word}/undo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\n".encode())
+        closed.close()
+        assert request(address, "state")["done"] == 0
+    assert capfd.readouterr().err == ""

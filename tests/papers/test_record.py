@@ -96,3 +96,16 @@ def test_records_below_a_folder(tmp_path: Path) -> None:
     assert key == ("paper_2023", "half")
     assert decision_of(record).verdict == "reproduced"
     assert decision_of({}).verdict == "not-run"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"measured": {"p": ["x"]}}, {"measured": None}, {"runs": [{"id": "../.."}]}, {"runs": [None]}, {"command": "x"},
+     {"reason": 3}, {"curves": {"c": {"x": "y"}}}, {"commands": 3}],
+)  # fmt: skip
+def test_other_types_do_not_count(change: dict[str, object], tmp_path: Path) -> None:
+    file = written(tmp_path)
+    write_sealed(file.path, {**file.read(), **change})
+    row = row_of(tmp_path, PAPER, CLAIM)
+    assert row.decision.verdict == "not-run"
+    assert f"fields that lack or have a wrong type: {next(iter(change))}" in row.decision.why

@@ -181,3 +181,16 @@ def test_it_shows_sizes_and_asks(root: Path, alignlab: Run, monkeypatch: pytest.
     assert (done.code, "deleted 6" in done.out) == (0, True)
     assert "nothing to delete" in alignlab("runs", "gc", f"output_root={root}").out
     assert alignlab("runs", "gc", "dpo-1", f"output_root={root}").code == 2
+
+
+@pytest.mark.parametrize("value", [3, ["x"], {"policy": ["x"], "judge": {}}, None])
+def test_entries_of_other_types_stay(value: object, root: Path) -> None:
+    write_sealed(root / "samples/prompts/00/gone.json", {"request": value, "reply": {}})
+    write_sealed(root / "samples/gone.json", {"weights": value})
+    (root / "tokens/gone/split.json").write_text(json.dumps({"digest": value}))
+    (root / "synthesis/pairs-1").mkdir(parents=True)
+    write_sealed(root / "synthesis/pairs-1/pairs.provenance.json", {"weights": value, "judge": value})
+    before = left(root)
+    delete(find_garbage(root).pieces)
+    removed = {name.split("/")[0] for name in before - left(root)}
+    assert removed == {"reference", "judgements", "runs"}

@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from alignlab.reports.tables import markdown, table
+from alignlab.reports.tables import csv_of, markdown, table
 
 UNSAFE = "a|b <img src=x onerror=alert(1)> \x1b[31m\u202e\n| c |\\|"
 
@@ -32,3 +32,8 @@ def test_what_needs_no_escape_stays() -> None:
         "| **0.5** [0.1, 0.9] |  |",
         "| x\\|y | <0.1 |",
     ]
+
+
+def test_csv_has_all_digits_and_no_formulas() -> None:
+    frame = pd.DataFrame({"=x": ["=1+1", None, "-0.5"], "loss": [0.1, 1 / 3, float("nan")], "run": ["a", "b", "c"]})
+    assert csv_of(frame).splitlines() == ["'=x,loss,run", "'=1+1,0.1,a", f",{1 / 3!r},b", "-0.5,,c"]

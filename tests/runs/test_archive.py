@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +146,18 @@ def shortened(index: dict[str, Any], members: list[tuple[tarfile.TarInfo, bytes]
     members.pop()
 
 
+def with_adapter(text: bytes) -> Callable[[Any, Any], None]:
+    """A change of the config of the adapter, with its checksum."""
+
+    def change(index: dict[str, Any], members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        name = "runs/dpo-1/policy/adapter_config.json"
+        place = [member.name for member, _ in members].index(name)
+        members[place] = (members[place][0], text)
+        index["files"][name] = hashlib.sha256(text).hexdigest()
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -168,6 +182,12 @@ def shortened(index: dict[str, Any], members: list[tuple[tarfile.TarInfo, bytes]
         (edited, "the checksum of runs/dpo-1"),
         (shortened, r"does not hold the files that pack\.json lists \(1 file differ"),
         (lambda index, members: index.update(format=2), "was written by another version"),
+        (lambda index, members: index.pop("root"), "was written by another version"),
+        *(
+            (with_adapter(text), "holds runs/dpo-1/policy/adapter_config.json, which is damaged .not JSON")
+            for text in (b"text", b"\xff", b"[" * 100_000)
+        ),
+        (with_adapter(b"[]"), "adapter_config.json, which is damaged .not a JSON object"),
     ],
 )
 def test_a_changed_archive_moves_nothing(
@@ -191,6 +211,24 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
         unpack(tmp_path / "empty.tar", tmp_path / "other")
     with pytest.raises(ConfigError, match="there is no such file"):
         unpack(tmp_path / "none.tar", tmp_path / "other")
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(ConfigError, match="is a device or a pipe"):
+        unpack(tmp_path / "pipe.tar", tmp_path / "other")
+    (tmp_path / "sparse.tar").write_bytes(sparse(INDEX, 60 << 30))
+    with pytest.raises(DamagedError, match="is no archive of `alignlab runs pack`"):
+        unpack(tmp_path / "sparse.tar", tmp_path / "other")
+
+
+def sparse(name: str, size: int) -> bytes:
+    """An archive of 2 kB whose only file has this size (bytes): nearly all of it is a hole."""
+    about = tarfile.TarInfo(name)
+    about.type, about.size = tarfile.GNUTYPE_SPARSE, 512
+    header = bytearray(about.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, 512)  # the only part that is stored: where it begins, and its length
+    header[483:495] = b"\x80" + size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)  # the checksum of the header
+    return bytes(header) + b" " * 512 + bytes(1024)
 
 
 def test_the_commands(alignlab: CLI, root: Path) -> None:

@@ -149,3 +149,12 @@ def test_thousands_of_runs(tmp_path: Path) -> None:
     found = select(runs_of(tmp_path), [Filter.parse("seed<10")], tmp_path)
     print(f"3,000 runs read and filtered in {time.perf_counter() - began:.2f} s")
     assert len(found) == 10
+
+
+def test_an_output_root_that_can_not_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("file", "loop"):
+        with pytest.raises(ConfigError, match=f"output_root = .*{name}\n *can't be read: "):
+            runs_of(tmp_path / name)
+    assert runs_of(tmp_path / "none") == []

@@ -282,7 +282,7 @@ def _logs(found: Collected) -> list[tuple[str, str]]:
         file = found.run(point).log
         if found.records[point["run"]].get("status") in ("failed", "diverged"):
             with suppress(OSError):  # there is no log, or it can't be read
-                lines = file.read_text(errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
+                lines = file.read_text(encoding="utf-8", errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
                 shown = "\n".join(visible(line, _LOG_LINE) for line in lines)
                 logs.append((_safe(point["run"]), redacted(shown)))
     return logs[:_MOST_LOGS]

@@ -107,9 +107,9 @@ def memory() -> tuple[float, float]:
     available, total = memory.available, memory.total
     for place, (limit, use, unused) in _groups():
         with suppress(OSError, ValueError):  # the group has no limit, or its files can't be read
-            most = int((place / limit).read_text())
-            stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-            used = int((place / use).read_text()) - int(stat.get(unused, 0))
+            most = int((place / limit).read_text(encoding="utf-8"))
+            stat = dict(line.split() for line in (place / "memory.stat").read_text(encoding="utf-8").splitlines())
+            used = int((place / use).read_text(encoding="utf-8")) - int(stat.get(unused, 0))
             available, total = min(available, most - used), min(total, most)
     return available, total
 
@@ -121,7 +121,7 @@ def _groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
     memory of cached files, which can be freed.
     """
     with suppress(OSError):
-        for line in _OWN_GROUPS.read_text().splitlines():
+        for line in _OWN_GROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             if not controllers:
                 root, names = _GROUPS, ("memory.max", "memory.current", "inactive_file")
@@ -138,7 +138,7 @@ def oom_kills() -> int:
     """Number of processes that the kernel killed for lack of memory: in the control group, or else on the machine."""
     for file, key in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
         with suppress(OSError):
-            for line in Path(file).read_text().splitlines():
+            for line in Path(file).read_text(encoding="utf-8").splitlines():
                 name, _, value = line.partition(" ")
                 if name == key:
                     return int(value)

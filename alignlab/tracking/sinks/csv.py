@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignlab.inert import formula_free
 from alignlab.integrity import new_file
 from alignlab.tracking.sinks.base import Ending, RunIdentity, Sink, Tracking
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
@@ -37,9 +38,9 @@ class CsvSink:
             new_file(self._directory / "metrics.csv") as scratch,
             scratch.open("w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(file)
+            writer.writerow(map(formula_free, columns))
+            writer.writerows([formula_free(row.get(name, "")) for name in columns] for row in rows)
 
 
 @dataclass(kw_only=True)

@@ -31,7 +31,7 @@ class JsonlSink:
         """
         kept = [row for row in read_rows(file) if row.get(step, 0) <= resume_at] if resume_at else []
         write_text(file, "".join(json.dumps(row) + "\n" for row in kept))
-        self._handle = file.open("a")
+        self._handle = file.open("a", encoding="utf-8")
         self._file, self._resume_at = file, resume_at
         self._tables: dict[str, JsonlSink] = {}
 

@@ -143,7 +143,7 @@ class WandbSink:
         if not folder.is_dir():  # WANDB_MODE=disabled
             return
         file = folder / "requirements.txt"
-        file.write_text(_requirements())
+        file.write_text(_requirements(), encoding="utf-8")
         self._run.save(file, base_path=folder, policy="now")
 
     def log(self, row: Mapping[str, float]) -> None:

@@ -30,8 +30,9 @@ _HELP = """usage: alignlab runs [list] [condition ...]         list the newest 2
        alignlab runs --watch [condition ...]        follow the runs until all have ended
        alignlab runs --sync [condition ...]         upload the offline W&B files of runs that are not uploaded yet
 
-condition: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objective.beta<=0.3  exact/kl>2
+condition: status=failed  objective=dpo,ipo  'sweep=dpo_beta-*'  'seed!=1'  'objective.beta<=0.3'  'exact/kl>2'
            The key is any key of the config or any metric of the summary. A comma means "or". Texts may have * and ?.
+           Quote a condition with < > ! * or ?, because the shell has other uses for them.
 run:       the id of a run, or the beginning of its id
 folder:    output_root=<folder> (default: outputs)"""
 

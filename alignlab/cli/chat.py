@@ -111,6 +111,6 @@ def _sides(name: str, against: str, options: Options) -> list[tuple[str, ModelSi
         other, _ = named_policy(against, options.output_root, trust_remote_code=allowed)
         return [(policy.name, policy.load()), (other.name, other.load())]
     if plan is None:
-        text = "is no run, so there is no policy before its training; name a run or a model"
+        text = "is not a run, so there is no policy before its training; name a run or a model"
         raise ConfigError([Problem("--against reference", name, text, "--against <run or model>")])
     return [(policy.name, policy.load()), ("reference", start_of(plan))]

@@ -45,7 +45,7 @@ def _print(args: Sequence[str]) -> int:
     print(visible("alignlab train " + " \\\n    ".join(map(_quoted, found.words)), MOST_OF_OUTPUT))
     if found.notes:
         print(visible("\nnot carried over, or different:\n" + "\n".join(notes_text(found.notes)), MOST_OF_OUTPUT))
-    fill_in = "Fill in what stands between < and >. " if any("=<" in word for word in found.words) else ""
+    fill_in = "Replace what is between < and >. " if any("=<" in word for word in found.words) else ""
     print(f"\n{fill_in}`alignlab check` with the same words shows what would run.")
     return 0
 

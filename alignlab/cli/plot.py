@@ -118,7 +118,7 @@ def _problems(kind: str, style: str, to: str, metric: str) -> list[Problem]:
         problems.append(Problem("to", to, f"must end with {', '.join(allowed)}", f"to={kind or 'figure'}{allowed[0]}"))
     if metric and kind in ("frontier", "forest", "gap", "table"):
         problems.append(
-            Problem("metric", metric, "is for strength and curves", f"alignlab plot strength metric={metric}")
+            Problem("metric", metric, "works only with strength and curves", f"alignlab plot strength metric={metric}")
         )
     return problems
 

@@ -169,7 +169,7 @@ def _gc(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         return _some([], "gc takes no runs: it deletes what no run refers to; `alignlab runs remove` removes runs")
     found = find_garbage(root)
     if found.at_work:
-        print(visible(f"a process works on {', '.join(found.at_work[:5])}: stored samples and the like are left alone"))
+        print(visible(f"a process works on {', '.join(found.at_work[:5])}: stored samples and similar files are kept"))
     for kind, number in found.unknown.items():
         print(f"{kind}: {number} stay, because it is not known which runs they belong to")
     kinds = dict.fromkeys(piece.kind for piece in found.pieces)

@@ -75,7 +75,7 @@ class Options:
         """Yield every problem of the settings."""
         if self.metric not in definitions():
             known = ", ".join(name for name in definitions() if name.startswith(("eval/", "exact/")))
-            yield Problem("sweeper.metric", self.metric, f"is not a metric; among others there are: {known}")
+            yield Problem("sweeper.metric", self.metric, f"is not a metric; some metrics are: {known}")
         elif not self.direction and self.metric not in BETTER:
             text = f"must be minimize or maximize: {self.metric} does not have a better direction of its own"
             yield Problem("sweeper.direction", self.direction, text, "sweeper.direction=maximize")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _USAGE = """usage: alignlab chat <run or model> [--against <reference, run or model>] [key=value ...]
 
-Answers what you type. /new begins a new conversation, /quit ends it (so does Ctrl-D).
+Answers what you type. /new begins a new conversation. /quit or Ctrl-D ends it.
 
 --against reference   also shows the answers of the policy before its training; or those of any other run or model
 max_new_tokens=256, temperature=1.0, seed=1, accelerator=auto, output_root=outputs

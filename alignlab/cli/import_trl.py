@@ -17,7 +17,7 @@ file:    YAML or JSON with TRL's arguments (as for `trl dpo --config`), or a Pyt
          run: the arguments of DPOConfig(...), LoraConfig(...), load_dataset(...) and the like are read.
 trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; needed for YAML, JSON, and a script with several trainers
 
-Prints a command line of `alignlab train` for the same training. Below it, it lists what has no counterpart, what is
+Prints a command line of `alignlab train` for the same training. Then it lists what has no counterpart, what is
 different, and what a script computes when it runs. Settings that the file does not name get TRL's defaults."""
 
 

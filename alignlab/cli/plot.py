@@ -30,7 +30,7 @@ _HELP = """usage: alignlab plot frontier <sweep>      reward against KL, with th
 file:           to=<file.pdf, .svg, .png, .tex or .csv> (default: <sweep>/figures/<style>/)
 folder:         output_root=<folder> (default: outputs)
 
-Runs and conditions may stand in place of the sweep, as for `alignlab report`."""
+You can name runs and conditions instead of a sweep, as for `alignlab report`."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -143,7 +143,7 @@ def _problems(request: Request, plan: Plan) -> Iterator[Problem]:
     if request.form != "adapter":
         return
     if not adapter:
-        text = f"{plan.id} trained all weights (peft=none), so that it has no adapter"
+        text = f"{plan.id} trained all weights (peft=none), so it has no adapter"
         yield Problem("--to", "adapter", text, "--to merged")
         return
     found = lineage(policy)

@@ -280,7 +280,7 @@ class Search:
         before = study.user_attrs.get("about")
         if before not in (None, self._about):
             changed = ", ".join(key for key in self._about if before[key] != self._about[key])
-            text = f"is the name of another search, which has another {changed}"
+            text = f"is the name of another search, which differs in {changed}"
             raise ConfigError([Problem("sweep.name", self.name, text, "sweep.name=<another>")])
         study.set_user_attr("about", self._about)
         known = {repr(trial.params) for trial in study.trials if trial.state != TrialState.FAIL}

@@ -104,7 +104,7 @@ class Trainer(Checked):
     eval_every:       updates between evaluations on held-out rows. 0: only at the end.
     checkpoint_every: updates between checkpoints. 0: updates are not counted.
     checkpoint_minutes: minutes between checkpoints. 0: time is not counted. The training state is saved when either is
-                      over, and at the end. Of a run that goes on, the last two states are kept; see `keep`.
+                      over, and at the end. While a run goes on, its last two states are kept; see `keep`.
     accelerator:      auto, cpu, gpu or mps.
     devices:          number of devices of each node. Each has a process of its own, which trains on an equal share of
                       the batch; on a CPU these are just processes. Loss and metrics are those of one device.
@@ -120,7 +120,8 @@ class Trainer(Checked):
                       Record and tables say after which update the policy was chosen. Empty: the last policy is chosen.
     anomaly:          find what made the first number that is not finite: the module of the policy, or the function of
                       the backward pass. It is slow. A run that diverged is replayed from its last training state.
-    patience:         stop after so many evaluations in a row without a better value of `keep_best`. 0: never.
+    patience:         number of evaluations in a row without a better value of `keep_best` after which the run stops. 0:
+                      it does not stop early.
     """
 
     max_steps: int = 100

@@ -11,8 +11,8 @@ import pytest
 
 from tests.test_docs_commands import PAGES, commands, run
 
-# Commands that need what a machine without a network, GPUs and a cluster has not, or a person, or an hour. Two sweeps in
-# the folder of these tests begin with `dpo_beta`, so commands with that name are left out too:
+# Commands that need what a machine without a network, GPUs and a cluster has not, or a person, or an hour.
+# Two sweeps in the folder of these tests begin with `dpo_beta`, so commands with that name are left out too:
 # tests/test_docs_commands.py runs one of them.
 ELSEWHERE = re.compile(
     r"<|org/|hub|gpt-4o|judge=human|hh_rlhf|model=(qwen|llama|smollm|hub)|=\[?smollm|hh_(dpo|ppo)|support_desk_dpo|"

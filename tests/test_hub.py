@@ -132,7 +132,7 @@ def test_paths_are_no_names(tmp_path: Path) -> None:
     places = [str(tmp_path / "model"), "./here", "~/there", "a/b/c", ""]
     assert [hub.is_on_hub(place) for place in [*places, "gpt2", "org/model"]] == [False] * 5 + [True] * 2
     problem, *_ = Pairs(path=str(tmp_path / "model"), revision="v1").missing()
-    assert "is for hub sets" in problem.allowed
+    assert "works only with hub sets" in problem.allowed
 
 
 def test_rows_come_from_a_snapshot(cache: Path) -> None:

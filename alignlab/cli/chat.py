@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _USAGE = """usage: alignlab chat <run or model> [--against <reference, run or model>] [key=value ...]
 
-Answers what you type. /new begins a new conversation, /quit ends it (so does Ctrl-D).
+Answers what you type. /new begins a new conversation. /quit or Ctrl-D ends it.
 
 --against reference   also shows the answers of the policy before its training; or those of any other run or model
 max_new_tokens=256, temperature=1.0, seed=1, accelerator=auto, output_root=outputs
@@ -111,6 +111,6 @@ def _sides(name: str, against: str, options: Options) -> list[tuple[str, ModelSi
         other, _ = named_policy(against, options.output_root, trust_remote_code=allowed)
         return [(policy.name, policy.load()), (other.name, other.load())]
     if plan is None:
-        text = "is no run, so there is no policy before its training; name a run or a model"
+        text = "is not a run, so there is no policy before its training; name a run or a model"
         raise ConfigError([Problem("--against reference", name, text, "--against <run or model>")])
     return [(policy.name, policy.load()), ("reference", start_of(plan))]

@@ -27,12 +27,12 @@ _USAGE = """usage: alignlab export <run> --to merged|adapter|gguf [folder] [--dt
 
 Writes the trained model of a finished run for other software, with a model card (README.md).
 
---to merged     a whole model in Hugging Face format; adapters are merged into their base. Reward models too
---to adapter    the adapter alone, for peft. --base <hub name> names its base, if that is a folder here
+--to merged     a whole model in Hugging Face format, also of a reward model; adapters are merged into their base
+--to adapter    the adapter alone, for peft. --base <hub name> names its base, if the base is a folder on this machine
 --to gguf       one GGUF file, for llama.cpp; models with the architecture of Llama only
 --to hub        uploads an exported folder. A run is first exported as a merged model
-folder          where to; default: <output_root>/exports/<run>-<form>. It is written whole or not at all
---dtype         float32, bfloat16 or float16; of a GGUF file also q8_0. Default: the type of the run's weights
+folder          default: <output_root>/exports/<run>-<form>. It is written completely or not at all
+--dtype         float32, bfloat16 or float16; for GGUF also q8_0. Default: the type of the run's weights
 --overwrite     replaces a folder that an earlier export wrote
 --repo          name on the hub, which HF_ENDPOINT may change. --public makes a new repository public; default: private
 --dry-run       says what would be uploaded, and uploads nothing. It needs no network

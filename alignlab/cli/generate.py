@@ -19,9 +19,9 @@ from alignlab.spelling import counted
 
 _USAGE = """usage: alignlab generate <run or model> <prompts> [<answers.jsonl>] [key=value ...]
 
-Samples an answer to each prompt. Without a file of answers, they are printed, one JSON object a line.
+Samples an answer to each prompt. Without <answers.jsonl>, the answers are printed, one JSON object a line.
 
-run or model   the id of a run or its beginning, the folder of a run or a model, a name of the hub, or a model of
+run or model   the id of a run or its beginning, the folder of a run or a model, a name on the hub, or a model of
                `alignlab train --help` (tiny, smollm2_135m)
 prompts        a .json or .jsonl file with the column prompt, instruction or turns, as in `alignlab evaluate`
 samples=1      answers to each prompt

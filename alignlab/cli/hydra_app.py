@@ -113,7 +113,7 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
             failed.append(error)
         except SystemExit as stop:  # 0 or None would look like success
             if not stop.code:
-                raise AlignlabError("code that this command runs has ended it by an exit; it is not done") from stop
+                raise AlignlabError("code that this command runs called exit; the command is not done") from stop
             raise
 
     try:
@@ -226,7 +226,7 @@ def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
         entries = chosen if isinstance(chosen, list) else []
         wrong = [entry for entry in entries if not isinstance(entry, str | QuotedString)]
         if wrong and "." not in key:
-            said = f"must be a list of names of options; {', '.join(map(as_typed, wrong))} is no name"
+            said = f"must be a list of names of options; not {', '.join(map(as_typed, wrong))}"
             found[text] = Problem(key.removeprefix("hydra/"), value, said)
     return found
 

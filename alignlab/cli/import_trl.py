@@ -17,8 +17,8 @@ file:    YAML or JSON with TRL's arguments (as for `trl dpo --config`), or a Pyt
          run: the arguments of DPOConfig(...), LoraConfig(...), load_dataset(...) and the like are read.
 trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; needed for YAML, JSON, and a script with several trainers
 
-Prints a command line of `alignlab train` for the same training. Below it stands what has no counterpart, what is
-different, and what a script computes when it runs. Settings that the file leaves open get TRL's defaults."""
+Prints a command line of `alignlab train` for the same training. Then it lists what has no counterpart, what is
+different, and what a script computes when it runs. Settings that the file does not name get TRL's defaults."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def _print(args: Sequence[str]) -> int:
     print(visible("alignlab train " + " \\\n    ".join(map(_quoted, found.words)), MOST_OF_OUTPUT))
     if found.notes:
         print(visible("\nnot carried over, or different:\n" + "\n".join(notes_text(found.notes)), MOST_OF_OUTPUT))
-    fill_in = "Fill in what stands between < and >. " if any("=<" in word for word in found.words) else ""
+    fill_in = "Replace what is between < and >. " if any("=<" in word for word in found.words) else ""
     print(f"\n{fill_in}`alignlab check` with the same words shows what would run.")
     return 0
 

@@ -63,11 +63,11 @@ usage: alignlab <verb> [key=value ...] [Hydra flags]
 examples:
   alignlab train experiment=lab_dpo sweep=dpo_beta
   alignlab train experiment=lab_dpo -m objective.beta=0.1,0.3 seed=1,2
-  alignlab runs status=failed sweep=dpo_beta-*
-  alignlab report dpo_beta-7c897c
+  alignlab runs status=failed 'sweep=dpo_beta-*'
+  alignlab report dpo_beta
   alignlab train --help            groups, their options and the config
   alignlab train --cfg job         the composed config
-  alignlab train plugins=[my_package,./my_parts] --help      with parts of your own (docs/plugins.md)
+  alignlab train plugins=my_package,./my_parts --help        with parts of your own (docs/plugins.md)
   eval "$(alignlab -sc install=bash)"   tab completion
 
 Results are written to output_root (default: outputs)."""

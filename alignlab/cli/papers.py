@@ -25,7 +25,7 @@ _HELP = """usage: alignlab papers [paper [claim] ...]           list the claims 
        alignlab papers compare <folder> <folder>    show where two folders of records differ
        alignlab papers export <folder>              copy the records to a folder
 
-verdict: reproduced       every measured number is as the claim says
+verdict: reproduced       every measured number agrees with the claim
          contradicted     the claim rules out a measured number
          underdetermined  the measurement can't decide the claim
          needs-scale      the claim needs the paper's models and data

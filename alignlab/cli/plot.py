@@ -30,7 +30,7 @@ _HELP = """usage: alignlab plot frontier <sweep>      reward against KL, with th
 file:           to=<file.pdf, .svg, .png, .tex or .csv> (default: <sweep>/figures/<style>/)
 folder:         output_root=<folder> (default: outputs)
 
-Runs and conditions may stand in place of the sweep, as for `alignlab report`."""
+You can name runs and conditions instead of a sweep, as for `alignlab report`."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -118,7 +118,7 @@ def _problems(kind: str, style: str, to: str, metric: str) -> list[Problem]:
         problems.append(Problem("to", to, f"must end with {', '.join(allowed)}", f"to={kind or 'figure'}{allowed[0]}"))
     if metric and kind in ("frontier", "forest", "gap", "table"):
         problems.append(
-            Problem("metric", metric, "is for strength and curves", f"alignlab plot strength metric={metric}")
+            Problem("metric", metric, "works only with strength and curves", f"alignlab plot strength metric={metric}")
         )
     return problems
 

@@ -19,7 +19,7 @@ _HELP = """usage: alignlab report <sweep>                      write report.html
 
 sweep:     its name, the beginning of its name, or its folder
 run:       the id of a run, or the beginning of its id
-condition: status=done  objective=dpo,ipo  objective.beta<=0.3  (as for `alignlab runs`)
+condition: status=done  objective=dpo,ipo  'objective.beta<=0.3'  (as for `alignlab runs`)
 file:      to=<file.html> writes the page, and its Markdown twin, to another place
 folder:    output_root=<folder> (default: outputs)
 

@@ -30,8 +30,9 @@ _HELP = """usage: alignlab runs [list] [condition ...]         list the newest 2
        alignlab runs --watch [condition ...]        follow the runs until all have ended
        alignlab runs --sync [condition ...]         upload the offline W&B files of runs that are not uploaded yet
 
-condition: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objective.beta<=0.3  exact/kl>2
+condition: status=failed  objective=dpo,ipo  'sweep=dpo_beta-*'  'seed!=1'  'objective.beta<=0.3'  'exact/kl>2'
            The key is any key of the config or any metric of the summary. A comma means "or". Texts may have * and ?.
+           Quote a condition with < > ! * or ?, because the shell has other uses for them.
 run:       the id of a run, or the beginning of its id
 folder:    output_root=<folder> (default: outputs)"""
 
@@ -168,7 +169,7 @@ def _gc(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         return _some([], "gc takes no runs: it deletes what no run refers to; `alignlab runs remove` removes runs")
     found = find_garbage(root)
     if found.at_work:
-        print(visible(f"a process works on {', '.join(found.at_work[:5])}: stored samples and the like are left alone"))
+        print(visible(f"a process works on {', '.join(found.at_work[:5])}: stored samples and similar files are kept"))
     for kind, number in found.unknown.items():
         print(f"{kind}: {number} stay, because it is not known which runs they belong to")
     kinds = dict.fromkeys(piece.kind for piece in found.pieces)

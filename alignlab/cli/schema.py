@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 _HELP = """usage: alignlab schema > alignlab.schema.json
 
-Prints a JSON schema of the files that you write: experiments, sweep presets and stages. With it an editor completes the
-keys of these files, shows their comments, and marks keys that do not exist. For VS Code with the extension YAML, put
-this into .vscode/settings.json:
+Prints a JSON schema of the files that you write: experiments, sweep presets and stages. With it, an editor completes
+the keys of these files, shows their comments, and marks keys that do not exist. For VS Code with the extension YAML,
+put this into .vscode/settings.json:
 
   "yaml.schemas": {"./alignlab.schema.json": ["sweeps/*.yaml", "conf/experiment/*.yaml", "conf/stage/*.yaml"]}"""
 

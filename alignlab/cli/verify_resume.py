@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HELP = """usage: alignlab verify-resume [key=value ...] [--updates N] [--kill-after K]
 
-Trains the run of these overrides of `train` twice: once without a stop, and once killed (SIGKILL) after a random
+Trains a run with these settings of `train` twice: once without a stop, and once killed (SIGKILL) after a random
 update and resumed. Compares policy, training state (optimizer included) and metrics to the last bit, prints the verdict
 and the first difference. The exit code is 0 if there is none, and 1 if there is one.
 

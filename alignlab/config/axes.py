@@ -138,7 +138,7 @@ def _zip_groups(zipped: Sequence[Sequence[str]], lengths: Mapping[str, int]) -> 
             problems.append(Problem("sweep.zip", shown, f"names {', '.join(taken)} a second time"))
         elif len(set(counts.values())) > 1:
             lengths_shown = ", ".join(f"{axis} {number}" for axis, number in counts.items())
-            text = f"zipped axes must have as many values as each other; these have: {lengths_shown}"
+            text = f"zipped axes must have equal numbers of values; these have: {lengths_shown}"
             problems.append(Problem("sweep.zip", shown, text))
         elif not unknown:
             good.append(list(group))

@@ -189,7 +189,7 @@ class Composer:
             )
             return Problem(key, value, f"can't be used: {explained}{asks}")
         if value == "null" and not self._needs_option(key):
-            return Problem(key, value, "no such option; nothing is chosen by an empty list", f"{key}=[]")
+            return Problem(key, value, "no such option; an empty list chooses nothing", f"{key}=[]")
         if key == "data" and len(words) == 1 and format_of(words[0]):
             return Problem(key, value, "is a file, not the kind of its rows", f"data=pairs data.path={words[0]}")
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""

@@ -37,7 +37,7 @@ def named_model(name: str, *, trust_remote_code: bool = False) -> ModelSource:
         loader = GlobalHydra.instance().config_loader()
         options = [option for option in loader.get_group_options("model") if not option.startswith("_")]
         if not is_place(name) and name not in options:
-            text = f"is no run, no folder, no name of the hub and none of the models {', '.join(options)}"
+            text = f"is neither a run, a folder, a name on the hub nor one of the models {', '.join(options)}"
             raise ConfigError([Problem("model", name, text, "alignlab runs")])
         allowed = ["model.trust_remote_code=true"] if trust_remote_code and is_place(name) else []
         config, problems = Composer(loader, "synthesize").compose([*words_for(name), *allowed])

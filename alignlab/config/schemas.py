@@ -104,7 +104,7 @@ class Trainer(Checked):
     eval_every:       updates between evaluations on held-out rows. 0: only at the end.
     checkpoint_every: updates between checkpoints. 0: updates are not counted.
     checkpoint_minutes: minutes between checkpoints. 0: time is not counted. The training state is saved when either is
-                      over, and at the end. Of a run that goes on, the last two states are kept; see `keep`.
+                      over, and at the end. While a run goes on, its last two states are kept; see `keep`.
     accelerator:      auto, cpu, gpu or mps.
     devices:          number of devices of each node. Each has a process of its own, which trains on an equal share of
                       the batch; on a CPU these are just processes. Loss and metrics are those of one device.
@@ -120,7 +120,8 @@ class Trainer(Checked):
                       Record and tables say after which update the policy was chosen. Empty: the last policy is chosen.
     anomaly:          find what made the first number that is not finite: the module of the policy, or the function of
                       the backward pass. It is slow. A run that diverged is replayed from its last training state.
-    patience:         stop after so many evaluations in a row without a better value of `keep_best`. 0: never.
+    patience:         number of evaluations in a row without a better value of `keep_best` after which the run stops. 0:
+                      it does not stop early.
     """
 
     max_steps: int = 100
@@ -171,14 +172,14 @@ class Trainer(Checked):
         for key in ("gradient_clip", *counts):
             yield from at_least(key, getattr(self, key), 0, example=0)
         if self.keep_best and self.keep_best not in CHOOSES:
-            text = f"is no metric by which a run can choose; there are: {', '.join(CHOOSES)}"
+            text = f"is not a metric by which a run can choose its policy; there are: {', '.join(CHOOSES)}"
             guess = correct_spelling(self.keep_best, CHOOSES)
             yield Problem("keep_best", self.keep_best, text, f"keep_best={guess or next(iter(CHOOSES))}")
         if self.keep_best and not self.eval_every:
-            text = "evaluates at the end only, so that there is nothing to choose from (trainer.keep_best)"
+            text = "evaluates only at the end, so trainer.keep_best has nothing to choose from"
             yield Problem("eval_every", 0, text, f"eval_every={max(1, self.max_steps // 10)}")
         if self.patience and not self.keep_best:
-            text = "needs the metric that has to become better"
+            text = "needs the metric that trainer.patience watches"
             yield Problem("keep_best", "''", text, "keep_best=eval/loss")
         if min(self.devices, self.nodes, self.batch_size) >= 1:
             yield from _unequal_shares(self.batch_size, self.devices * self.nodes)
@@ -558,7 +559,7 @@ def _round_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         text = "needs text: the lab's model reads the lab's own rows only"
         yield Problem("rounds", rounds, text, "objective=online_dpo   or   data=support_desk model=tiny")
     if needs.online:
-        text = "is for objectives on given answers; this objective samples answers while it trains"
+        text = "works only with objectives on given answers; this objective samples answers while it trains"
         yield Problem("rounds", rounds, text, "rounds=0")
     elif needs.data == "rankings":
         yield Problem("rounds", rounds, "needs a policy that writes answers; this objective trains a reward model")

@@ -28,7 +28,7 @@ def there_are_rows_to_train_on_and_to_hold_out(source: Source) -> Iterator[str]:
         if not rows:
             yield f"there are no {split} rows"
         if wrong := [row for row in rows if not all(isinstance(text, str) for text, _ in _answers(row))]:
-            yield f"{len(wrong)} of {len(rows)} {split} rows have an answer that is no text, such as {wrong[0]!r:.200}"
+            yield f"{len(wrong)} of {len(rows)} {split} rows have answers that are not texts, such as {wrong[0]!r:.200}"
 
 
 def _answers(row: Any) -> Any:

@@ -57,7 +57,7 @@ def it_is_a_lightning_callback(callback: Callback) -> Iterator[str]:
     """`build` returns a new Lightning callback each time."""
     first, second = callback.build(), callback.build()
     if not isinstance(first, pl.Callback):
-        yield f"build returns a {type(first).__name__}, which is no lightning.pytorch.Callback"
+        yield f"build returns a {type(first).__name__}, which is not a lightning.pytorch.Callback"
     elif first is second:
         yield "build returns the same callback twice; two runs of a process would share its state"
 
@@ -66,7 +66,7 @@ def it_builds_a_strategy_of_lightning(strategy: Strategy) -> Iterator[str]:
     """`build` returns a Lightning strategy for several processes, a new one each time."""
     first, second = strategy.build(), strategy.build()
     if not isinstance(first, ParallelStrategy):
-        yield f"build returns a {type(first).__name__}, which is no lightning.pytorch.strategies.ParallelStrategy"
+        yield f"build returns a {type(first).__name__}, which is not a lightning.pytorch.strategies.ParallelStrategy"
     elif first is second:
         yield "build returns the same strategy twice; two runs of a process would share its state"
 

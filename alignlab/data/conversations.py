@@ -153,7 +153,7 @@ def read_text(value: Any, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UnusableRowError(f"{name} has half of a surrogate pair, which is no character: {value!r:.60}") from None
+        raise UnusableRowError(f"{name} has half of a surrogate pair instead of a character: {value!r:.60}") from None
     return value
 
 
@@ -264,7 +264,7 @@ def _full_prompt(prompt: Prompt, before: list[Message], name: str) -> list[Messa
     if own[0]["role"] == "assistant" and question[-1]["role"] != "assistant":  # `own` continues the prompt
         return [*system, *question, *own]
     raise UnusableRowError(
-        f"{name} is another conversation than prompt: {name} begins with {_turn_preview(own[0])}, "
+        f"{name} is a different conversation from prompt: {name} begins with {_turn_preview(own[0])}, "
         f"and prompt begins with {_turn_preview(question[0])} (correct the row, or remove it)"
     )
 

@@ -94,7 +94,7 @@ class OwnFiles(Source):
         if not self.eval_path and not self.eval_split and self.eval_fraction == 0.0:
             yield Problem("eval_fraction", 0.0, "leaves no rows to evaluate on", "eval_fraction=0.1")
         if self.eval_split and self.eval_split == self.split and not self.eval_path:
-            yield Problem("eval_split", self.eval_split, "is the split that is trained on", "eval_split=test")
+            yield Problem("eval_split", self.eval_split, "is the split that the run trains on", "eval_split=test")
         for name in self.columns:
             if self.columns[name] and name not in self.reads:
                 text = f"this data has no such column; it reads {', '.join(self.reads)}"
@@ -104,7 +104,7 @@ class OwnFiles(Source):
 
     def missing(self) -> Iterator[Problem]:
         if self.revision and not any(map(hub.is_on_hub, self._places)):
-            yield Problem("revision", self.revision, "is for hub sets, and path names none", "revision=")
+            yield Problem("revision", self.revision, "works only with hub sets, and path names none", "revision=")
         for key in ("path", "eval_path"):
             places = paths_of(getattr(self, key))
             found = [problem for path in places for problem in missing(key, path)]

@@ -84,4 +84,4 @@ class Evaluation(Sampling):
         yield from at_least("shown", self.shown, 0, example=20)
         yield from at_least("max_kl", self.max_kl, 0.0, example=10.0, hint="nats per answer; 0 switches the check off")
         for name in {n for n in self.baselines if self.baselines.count(n) > 1 or n == "policy"}:
-            yield Problem("baselines", self.baselines, f"must be different sides, not policy: {name}")
+            yield Problem("baselines", self.baselines, f"must be different sides, and none may be policy: {name}")

@@ -45,7 +45,7 @@ def baseline(name: str, root: str, request: Evaluate, problems: list[Problem]) -
             problems += model_problems("evaluation.baselines", str(run.policy), check)
         return partial(policy_of, plan)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        text = "is no run below output_root, no folder and no hub name; other baselines: reference, chosen"
+        text = "is neither a run below output_root, a folder nor a hub name; other baselines: reference, chosen"
         problems.append(Problem("evaluation.baselines", name, text, "evaluation.baselines=[reference,chosen]"))
         return None
     if comes_with_code(name):

@@ -70,10 +70,10 @@ def _problems(before: Plan, settings: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem("trainer.max_steps", settings["max_steps"], text, f"trainer.max_steps={2 * done}"))
     fixed = ("batch_size", "sampling", "max_epochs")
     for key in (key for key in fixed if key in settings and settings[key] != getattr(before.train.trainer, key)):
-        text = "can't change when a run goes on: its rows are counted by it"
+        text = "can't change when a run goes on, because it decides which rows come next"
         problems.append(Problem(f"trainer.{key}", settings[key], text))
     if not before.run.checkpoint.is_file():
-        text = "has no training state to go on from: a run that is done keeps it with trainer.keep=state only"
+        text = "has no training state to go on from: a finished run keeps it only with trainer.keep=state"
         if before.run.stacked_checkpoint.is_file():
             text = "was trained as one model with other points, and its training state is theirs"
         problems.append(Problem("run", before.id, text, _whole_run(before.run, settings)))

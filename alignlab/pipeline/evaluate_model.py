@@ -153,7 +153,7 @@ def _sampled(request: Evaluate, asked: _Asked, others: dict[str, Callable[[], Mo
         if side is not None:
             side.model.to(device).eval()
     if reference is not None and reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        text = "has another vocabulary than the model, so that there is no KL between the two; compare them instead"
+        text = "has a different vocabulary from the model, so there is no KL between the two; compare them instead"
         fix = f"reference='' evaluation.baselines=[{request.reference}]"
         raise ConfigError([Problem("reference", request.reference, text, fix)])
     suite = Suite(

@@ -90,7 +90,7 @@ def export(request: Request) -> Exported:
 def sizes(folder: Path) -> dict[str, int]:
     """Name -> bytes of the files of an exported folder. Raises ConfigError if no export wrote it."""
     if not is_exported(folder):
-        text = f"is no run, and no folder that `alignlab export` wrote (it has no {RECORD})"
+        text = f"is neither a run nor a folder that `alignlab export` wrote (it has no {RECORD})"
         raise ConfigError([Problem("export", str(folder), text, "alignlab runs")])
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
 
@@ -139,11 +139,11 @@ def _problems(request: Request, plan: Plan) -> Iterator[Problem]:
     if request.form == "gguf":
         yield from _problems_of_gguf(plan)
     if request.base and request.form != "adapter":
-        yield Problem("--base", request.base, "is for --to adapter; other forms hold the base's weights")
+        yield Problem("--base", request.base, "works only with --to adapter; other forms hold the base's weights")
     if request.form != "adapter":
         return
     if not adapter:
-        text = f"{plan.id} trained all weights (peft=none), so that it has no adapter"
+        text = f"{plan.id} trained all weights (peft=none), so it has no adapter"
         yield Problem("--to", "adapter", text, "--to merged")
         return
     found = lineage(policy)

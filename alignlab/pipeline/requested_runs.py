@@ -44,7 +44,7 @@ def sweep_of(request: Evaluate) -> Path | None:
     if request.run not in found and found:
         found += [record["id"] for record in runs_of(request.output_root) if record["id"].startswith(request.run)]
     if len(found) > 1:
-        raise ConfigError([Problem("run", request.run, f"stands for {', '.join(found[:5])}")])
+        raise ConfigError([Problem("run", request.run, f"could be any of {', '.join(found[:5])}")])
     return Path(request.output_root) / "sweeps" / found[0] if found else None
 
 

@@ -30,7 +30,7 @@ def share_reference(plans: Sequence[Plan], group: str) -> None:
         try:
             _one_pass(different, group)
         except Exception as error:  # each point that fails for the same reason records it
-            log.warning("no shared reference pass: %s: %s", type(error).__name__, error)
+            log.warning("the points share no reference pass: %s: %s", type(error).__name__, error)
 
 
 def _one_pass(plans: Sequence[Plan], group: str) -> None:

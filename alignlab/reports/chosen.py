@@ -42,7 +42,7 @@ def chosen_runs(root: Path, words: Sequence[str]) -> Collected:
         names += [record["id"] for record in select(records, conditions, root)]
     if not names:
         raise ConfigError(
-            [Problem("runs", " ".join(words), f"no run below {root} fulfils these conditions")], where=_WHERE
+            [Problem("runs", " ".join(words), f"no run below {root} meets these conditions")], where=_WHERE
         )
     return read_runs(root, names)
 

@@ -27,7 +27,7 @@ _KL = {
     "token_k3": "KL k3 by token (nats per answer)",
     "per_token": "KL (nats per token)",
     "forward_k1": "KL of the reference from the policy (nats per answer)",
-    "forward_on_data": "loss of log-ratio on the data's answers (nats per answer)",
+    "forward_on_data": "decrease of the log-ratio on the data's answers (nats per answer)",
 }
 _ANSWERS = {"tokens": ".1f", "characters": ".0f", "ended": ".2f", "repetition": ".3f"}
 

@@ -72,7 +72,7 @@ def members_of(root: Path, name: str) -> tuple[str, list[str]]:
         one for one in (*sweeps, *runs) if one.startswith(name)
     ]
     if len(found) != 1:
-        text = f"stands for {', '.join(found[:5])}" if found else f"there is no such sweep or run below {root}"
+        text = f"could be any of {', '.join(found[:5])}" if found else f"there is no such sweep or run below {root}"
         raise ConfigError([Problem("pack", name, text)])
     (chosen,) = found
     is_sweep = chosen in sweeps
@@ -200,7 +200,7 @@ def unpack(file: Path, root: Path) -> Unpacked:
             os.rename(scratch / folder, root / folder)
         return Unpacked([folder for folder in folders if folder not in there], there)
     except tarfile.TarError as error:
-        raise DamagedError(file, f"is no archive of `alignlab runs pack`, or is damaged ({error})") from error
+        raise DamagedError(file, f"is not an archive of `alignlab runs pack`, or is damaged ({error})") from error
     except FileNotFoundError as error:
         raise ConfigError([Problem("unpack", str(file), f"there is no such file (looked in {Path.cwd()})")]) from error
     except OSError as error:
@@ -217,7 +217,7 @@ def _index(file: Path, archive: tarfile.TarFile) -> dict[str, Any]:
         handle = archive.extractfile(about)
         index = json.loads(handle.read()) if handle else None
     except (KeyError, ValueError, RecursionError) as error:
-        text = f"is no archive of `alignlab runs pack`, or was not copied in full: it has no {INDEX}"
+        text = f"is not an archive of `alignlab runs pack`, or was not copied in full: it has no {INDEX}"
         raise DamagedError(file, text) from error
     types = {"files": dict, "root": str}
     if not (isinstance(index, dict) and index.get("format") == FORMAT) or not all(

@@ -75,7 +75,7 @@ class Options:
         """Yield every problem of the settings."""
         if self.metric not in definitions():
             known = ", ".join(name for name in definitions() if name.startswith(("eval/", "exact/")))
-            yield Problem("sweeper.metric", self.metric, f"is not a metric; among others there are: {known}")
+            yield Problem("sweeper.metric", self.metric, f"is not a metric; some metrics are: {known}")
         elif not self.direction and self.metric not in BETTER:
             text = f"must be minimize or maximize: {self.metric} does not have a better direction of its own"
             yield Problem("sweeper.direction", self.direction, text, "sweeper.direction=maximize")
@@ -280,7 +280,7 @@ class Search:
         before = study.user_attrs.get("about")
         if before not in (None, self._about):
             changed = ", ".join(key for key in self._about if before[key] != self._about[key])
-            text = f"is the name of another search, which has another {changed}"
+            text = f"is the name of another search, which differs in {changed}"
             raise ConfigError([Problem("sweep.name", self.name, text, "sweep.name=<another>")])
         study.set_user_attr("about", self._about)
         known = {repr(trial.params) for trial in study.trials if trial.state != TrialState.FAIL}

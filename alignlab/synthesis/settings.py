@@ -90,7 +90,7 @@ class Synthesis(Sampling):
         for key, default, used, where in unused:
             if getattr(self, key) != default and not used:
                 shown = "null" if default is None else default
-                yield Problem(key, getattr(self, key), f"is used with {where} only", f"{key}={shown}")
+                yield Problem(key, getattr(self, key), f"has an effect only with {where}", f"{key}={shown}")
 
     def missing(self) -> Iterator[Problem]:
         """Problems of a file of prompts that can't be read or is incomplete."""

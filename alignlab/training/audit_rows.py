@@ -197,7 +197,7 @@ def audit_point(train: Train, looks: Mapping[Split, Look]) -> AuditedPoint:
 def _rounds(train: Train) -> Iterator[str]:
     if train.rounds:
         runs = counted(train.rounds, "run")
-        yield f"rounds: {runs} on samples take the place of this run. Their ids are known when their rows are made"
+        yield f"rounds: {runs} on samples take the place of this run. Their ids are known once their rows are made"
 
 
 def _facts(train: Train, rows: Look) -> dict[str, float | None]:

@@ -62,7 +62,7 @@ def read_state(file: Path, run: RunDir) -> dict[str, Any]:
         rows = run.metrics
         same = rows.is_file() and rows.stat().st_size >= measured["size"]
         if not same or sha256_of(rows, measured["size"]) != measured["sha256"]:
-            raise DamagedError(rows, f"is not what it was when {file.name} was saved")
+            raise DamagedError(rows, f"has changed since {file.name} was saved")
     return state
 
 

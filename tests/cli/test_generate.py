@@ -43,7 +43,7 @@ def test_what_is_wrong_is_told_at_once(alignlab: CLI, prompts: None) -> None:
     assert [text in found.err for text in ("3 problems", "type: max_new_tokens=3", "must be a whole number")] == [
         True
     ] * 3
-    assert "is no run, no folder, no name of the hub" in alignlab("generate", "nothing", "prompts.jsonl").err
+    assert "is neither a run, a folder, a name on the hub" in alignlab("generate", "nothing", "prompts.jsonl").err
     assert "no such folder" in alignlab("generate", "./nothing", "prompts.jsonl").err
     assert "is trained first (lab_sft)" in alignlab("generate", "lab", "prompts.jsonl").err
     assert "none.jsonl: there is no such file (looked in " in alignlab("generate", "tiny", "none.jsonl").err

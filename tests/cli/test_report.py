@@ -73,7 +73,7 @@ def test_all_mistakes_of_a_report_at_once(made: Path, alignlab: Run) -> None:
     assert found.code == 2
     assert "sweeps below outputs: made" in found.err
     assert "must be the name of an HTML file" in alignlab("report", "made", "to=x.pdf").err
-    assert "no run below outputs fulfils these conditions" in alignlab("report", "status=failed").err
+    assert "no run below outputs meets these conditions" in alignlab("report", "status=failed").err
     (made / "sweep.json").write_text("{")
     found = alignlab("report", "made")
     assert (found.code, "is damaged" in found.err) == (2, True)

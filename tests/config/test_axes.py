@@ -76,7 +76,7 @@ def test_excluded_combinations_are_left_out_by_what_their_values_mean() -> None:
 @pytest.mark.parametrize(
     ("zipped", "excluded", "key", "text"),
     [
-        ([["a", "c"]], [], "sweep.zip", "zipped axes must have as many values as each other; these have: a 2, c 3"),
+        ([["a", "c"]], [], "sweep.zip", "zipped axes must have equal numbers of values; these have: a 2, c 3"),
         ([["a", "bb"]], [], "sweep.zip", "is not an axis of this sweep; there are: a, b, c"),
         ([["a"]], [], "sweep.zip", "at least two axes"),
         ([["a", "b"], ["c", "b"]], [], "sweep.zip", "names b a second time"),

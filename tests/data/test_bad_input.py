@@ -207,7 +207,7 @@ CASES = {
         "differ before the answer", prompt=None, chosen=[USER, ANSWER], rejected=[{**USER, "content": "Bye"}, ANSWER]
     ),
     "another conversation than the prompt": bad_pair(
-        "another conversation than prompt", chosen=[USER, ANSWER], rejected=[USER, ANSWER]
+        "a different conversation from prompt", chosen=[USER, ANSWER], rejected=[USER, ANSWER]
     ),
     "prompt is NaN": bad_pair("prompt must be text or a list", prompt=float("nan")),
     "prompt is a list of conversations": bad_pair("turn 1 of prompt must be a {role, content}", prompt=[[USER]]),

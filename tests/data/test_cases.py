@@ -74,7 +74,7 @@ def test_conversations_that_disagree_are_refused(shared_cases: Path) -> None:
     path = shared_cases / "conversation_disagrees/pairs.jsonl"
     text = refusal(lambda: pairs_of(path))
     assert f"{path}: 4 rows can't be used" in text
-    assert "row 1: chosen is another conversation than prompt" in text
+    assert "row 1: chosen is a different conversation from prompt" in text
 
 
 def test_a_system_turn_stands_in_the_prompt(shared_cases: Path) -> None:

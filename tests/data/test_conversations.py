@@ -74,9 +74,9 @@ def test_every_turn_before_the_answer_is_the_prompt(prompt: Any, chosen: Any, re
 @pytest.mark.parametrize(
     ("prompt", "chosen", "rejected", "fault"),
     [
-        ("Cats", talk("u: Dogs", "a: x"), talk("u: Dogs", "a: y"), "chosen is another conversation than prompt"),
+        ("Cats", talk("u: Dogs", "a: x"), talk("u: Dogs", "a: y"), "chosen is a different conversation from prompt"),
         (talk("u: Cats"), talk("u: Dogs", "a: x"), "y", "user: 'Dogs', and prompt begins with user: 'Cats'"),
-        ("Cats", talk("u: Cats", "a: x"), talk("u: Birds", "a: y"), "rejected is another conversation than prompt"),
+        ("Cats", talk("u: Cats", "a: x"), talk("u: Birds", "a: y"), "rejected is a different conversation from prompt"),
         (None, talk("u: Dogs", "a: x"), talk("u: Birds", "a: y"), "chosen and rejected differ before the answer"),
         ("Cats", talk("u: Cats", "a: 1", "u: 2", "a: x"), talk("u: Cats", "a: 3", "u: 2", "a: y"), ": '1', and"),
         ("Cats", talk("u: Cats", "a: 1", "u: 2", "a: x"), talk("u: Cats", "a: y"), "3 turns, and rejected has 1"),

@@ -236,7 +236,7 @@ def test_splits_and_subsets_of_a_folder(tmp_path: Path) -> None:
     assert [row.prompt for row in source.pairs("eval", None).rows] == [f"two test {i}" for i in range(3)]
     (problem,) = Pairs(path=str(tmp_path), subset="one", split="dev", eval_split="test").missing()
     assert "has no split dev; it has: train, test\n  type: data.split=train data.eval_split=test" in problem.allowed
-    with pytest.raises(ConfigError, match="is the split that is trained on"):
+    with pytest.raises(ConfigError, match="is the split that the run trains on"):
         Pairs(path="x", split="test", eval_split="test")
 
 

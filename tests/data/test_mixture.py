@@ -107,7 +107,7 @@ def test_parts_that_do_not_go_together(tmp_path: Path, mixture: Mixture) -> None
         ({"a": a}, "must be at least two sources"),
         ({"a": a, "b": Bandit()}, "is a lab"),
         ({"a": a, "b": replace(a, template="none")}, "the template of a mixture holds for all parts"),
-        ({"a": a, "b": replace(a, noise=Noise(flipped=0.1))}, "only a mixture has noise"),
+        ({"a": a, "b": replace(a, noise=Noise(flipped=0.1))}, "a setting of the mixture, not of its parts"),
     ):
         with pytest.raises(ConfigError, match=words):
             Mixture(parts=parts)

@@ -55,7 +55,7 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
     ("row", "text"),
     [
         ({"prompt": [{"role": "user", "content": None}]}, "turn 1 of prompt has no text"),
-        ({"prompt": "Ho", "chosen": [ASK, ANSWER]}, "chosen is another conversation than prompt"),
+        ({"prompt": "Ho", "chosen": [ASK, ANSWER]}, "chosen is a different conversation from prompt"),
         ({"prompt": "Hi", "output": 7}, "output must be text or a list"),
         (
             {"instruction": "Translate", "input": "Hola"},

@@ -69,7 +69,7 @@ def test_it_goes_on(alignlab: CLI) -> None:
     assert not (whole / "checkpoints").exists()
     told = alignlab("train", f"run={whole.name}", "trainer.max_steps=9", "trainer.keep=state")
     assert told.code == 2
-    assert "a run that is done keeps it with trainer.keep=state only" in told.err
+    assert "a finished run keeps it only with trainer.keep=state" in told.err
     again = f"type: alignlab train {' '.join(BANDIT)} trainer.max_steps=9 trainer.keep=state   (from its beginning)"
     assert again in told.err
 

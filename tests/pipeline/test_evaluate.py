@@ -129,7 +129,7 @@ def test_a_name_that_stands_for_a_run_and_a_sweep(alignlab: Run) -> None:
     assert alignlab("train", *sweep).code == 0
     refused = alignlab("evaluate", "run=reward")
     assert refused.code == 2
-    assert "stands for reward_seeds, reward_model-" in refused.err
+    assert "could be any of reward_seeds, reward_model-" in refused.err
     found = alignlab("evaluate", "run=reward_seeds")
     assert found.code == 0, found.err
     assert found.out.count("| all | 200 |") == 2
@@ -308,7 +308,7 @@ def test_refusals_name_everything(alignlab: Run) -> None:
         (["run=dpo", "evaluation.smaples=3"], ["evaluation.smaples = 3", "type: evaluation.samples=3"]),
         (["run=dpo", "judge=gold", "judge.gold.function=nowhere:f"], ["can't be imported", "nowhere"]),
         (["run=dpo", "evaluation.proxy=rm"], ["evaluation.proxy = rm", "is none of the judges"]),
-        (["run=dpo", "evaluation.baselines=[referenz]"], ["is no run below output_root"]),
+        (["run=dpo", "evaluation.baselines=[referenz]"], ["is neither a run below output_root"]),
         (["run=dpo", "evaluation.baselines=[reference,reference]"], ["must be different sides"]),
         (["run=dpo", "evaluation.max_new_tokens=3", "evaluation.temperature=0"], ["temperature"]),
     ):  # fmt: skip

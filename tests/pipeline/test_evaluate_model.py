@@ -55,7 +55,7 @@ def test_what_is_wrong_is_told_at_once(alignlab: CLI, asked: list[str]) -> None:
     assert "needs prompts" in alignlab("evaluate", "model=tiny").err
     assert "model=<folder or hub name>" in alignlab("evaluate").err
     wrong = alignlab(*asked, "reference=nothing", "evaluation.proxy=x", "evaluation.pairs=")
-    assert [text in wrong.err for text in ("2 problems", "is no run, no folder", "is none of the judges")] == [True] * 3
+    assert [text in wrong.err for text in ("2 problems", "is neither a run", "is none of the judges")] == [True] * 3
     in_training = alignlab("train", "benchmark=lm_eval")
     assert (in_training.code, "type: alignlab evaluate run=<run> benchmark=lm_eval" in in_training.err) == (2, True)
     assert "is trained first" in alignlab("evaluate", "model=lab", "evaluation.questions=p.jsonl").err

@@ -100,7 +100,7 @@ def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
 def test_what_can_not_be_packed(root: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such sweep or run"):
         members_of(root, "nothing")
-    with pytest.raises(ConfigError, match="stands for dpo-1, dpo-2, dpo-other"):
+    with pytest.raises(ConfigError, match="could be any of dpo-1, dpo-2, dpo-other"):
         members_of(root, "dpo")
     with RunDir.of(root, "dpo-1").locked():
         RunDir.of(root, "dpo-1").update(status="running")
@@ -203,7 +203,7 @@ def test_a_changed_archive_moves_nothing(
 
 def test_files_that_are_no_archives(tmp_path: Path) -> None:
     (tmp_path / "text.tar").write_text("text")
-    with pytest.raises(DamagedError, match="is no archive of `alignlab runs pack`"):
+    with pytest.raises(DamagedError, match="is not an archive of `alignlab runs pack`"):
         unpack(tmp_path / "text.tar", tmp_path / "other")
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass

@@ -172,7 +172,7 @@ def test_metrics_that_lost_rows_fit_the_state_before(run: RunDir) -> None:
     run.metrics.write_text(first)
     updates, said = updates_in(run, run.stacked_checkpoint)
     assert (updates, run.metrics.read_text()) == (5, first)
-    assert "metrics.jsonl is not what it was when stacked.ckpt was saved, and the run resumes from the state" in said
+    assert "metrics.jsonl has changed since stacked.ckpt was saved, and the run resumes from the state" in said
 
 
 def test_a_run_that_is_done_keeps_its_last_state_only(run: RunDir) -> None:
@@ -210,7 +210,7 @@ def test_earlier_metrics_belong_to_a_state(content: str | None, run: RunDir) -> 
         run.metrics.write_text(content)
     updates, said = updates_in(run, run.stacked_checkpoint)
     assert updates == 0
-    assert "metrics.jsonl is not what it was when stacked.ckpt was saved, and the run starts anew" in said
+    assert "metrics.jsonl has changed since stacked.ckpt was saved, and the run starts anew" in said
 
 
 @pytest.mark.usefixtures("sft_parent")

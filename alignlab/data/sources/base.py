@@ -196,7 +196,7 @@ class Source(Checked, ABC):
         yield from one_of("template", self.template, TEMPLATES)
         if unknown := [name for name in self.drop if name not in REASONS]:
             fix = ",".join(correct_option(name, REASONS) or "<one of these>" for name in unknown)
-            yield Problem("drop", self.drop, f"may have: {', '.join(REASONS)}", f"drop=[{fix}]")
+            yield Problem("drop", self.drop, f"can have: {', '.join(REASONS)}", f"drop=[{fix}]")
 
     def missing(self) -> Iterator[Problem]:
         """Yield a problem for each file that is missing or unusable. This is checked before weights are loaded."""

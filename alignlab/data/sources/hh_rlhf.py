@@ -52,7 +52,7 @@ class HHRLHF(Source):
     def missing(self) -> Iterator[Problem]:
         folder = Path(self.path)
         if folder.is_dir() and self.revision:
-            yield Problem("revision", self.revision, "is for hub sets, and path is a folder", "revision=")
+            yield Problem("revision", self.revision, "works only with hub sets, and path is a folder", "revision=")
         if not folder.is_dir():
             looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
             if looks_local:

@@ -69,9 +69,8 @@ class Mixture(Source):
                 text = "is not used: the template of a mixture holds for all parts"
                 yield Problem(f"parts.{name}.template", part.template, text, f"data.template={part.template}")
             if Noise(**vars(part.noise) if isinstance(part.noise, Noise) else part.noise) != Noise():
-                yield Problem(
-                    f"parts.{name}.noise", part.noise, "is not used: only a mixture has noise", "data.noise.flipped=0.1"
-                )
+                text = "is not used: the noise is a setting of the mixture, not of its parts"
+                yield Problem(f"parts.{name}.noise", part.noise, text, "data.noise.flipped=0.1")
         if self.weights and self.counts:
             yield Problem("counts", self.counts, "can't be combined with weights: leave one of the two out")
         for key, numbers, least in (("weights", self.weights, 0.0), ("counts", self.counts, 0)):

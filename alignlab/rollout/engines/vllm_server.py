@@ -44,8 +44,8 @@ class ServerSampler(Sampler):
         self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
         if not self._post("/reset_prefix_cache", {}).get("success", True):
             raise EngineError(
-                f"the server {self._address} kept states of the weights of before the update, because it answers "
-                "requests of others\n  start a server that this command alone uses"
+                f"the server {self._address} kept states of the weights from before the update, because it answers "
+                "other requests\n  start a server that only this command uses"
             )
 
     def sample(

@@ -91,7 +91,7 @@ def run_points(points: Sequence[RunTask], launcher: PointLauncher, on_finished: 
 
     with launcher.session(points):
         for wave in preparations(points):
-            log.info("needed by the points, run first: %s", ", ".join(name for task in wave for name in task.names))
+            log.info("first the runs that the points need: %s", ", ".join(name for task in wave for name in task.names))
             launcher.run(wave, lambda name: None)
         without_parent = blocked_points(points)
         for name in without_parent:

@@ -122,6 +122,10 @@ class ParentError(AlignlabError):
     """The parent of a run did not produce a policy."""
 
 
+class TakenError(AlignlabError):
+    """Another machine has begun this run in the meantime."""
+
+
 class PolicyIsNotReferenceError(AlignlabError):
     """The policy differs from its reference at the first batch, where they should be equal."""
 

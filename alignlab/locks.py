@@ -25,6 +25,15 @@ def file_lock(file: Path | str, timeout: float = -1) -> BaseFileLock:
     return kind(file, timeout=timeout)
 
 
+def lock_for_a_moment(file: Path, timeout: float) -> BaseFileLock:
+    """A lock that all machines see which share a folder: only one of them can create its file.
+
+    `flock` may lock out the processes of one machine only. If a machine goes down while it holds this lock, the file
+    stays, so it is for moments. `timeout`: seconds to wait for it.
+    """
+    return SoftFileLock(file, timeout=timeout)
+
+
 def is_locked(file: Path) -> bool:
     """Whether a process of this machine holds this lock. Writes nothing; for a moment no process can take the lock."""
     try:

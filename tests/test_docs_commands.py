@@ -16,6 +16,7 @@ from pathlib import Path
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.cli.evaluate import with_named_model
@@ -38,6 +39,9 @@ CHECKS = {"train": to_train, "check": to_train, "evaluate": to_evaluate, "synthe
 MISSING = re.compile(
     r"[Nn]o such f|is neither a folder|can't be imported|is not set|there is no such run|no file|needs the package"
 )
+
+# What is said of a launcher's packages, and of SLURM.
+NO_CLUSTER = re.compile(r"needs the package|there is no SLURM here")
 
 # Flags and words of verbs with a config that are no overrides.
 FLAGS = {"-m", "--help", "--cfg", "job", "--show", "--json", "--rows", "--drift", "--config-dir"}
@@ -111,6 +115,31 @@ def wrong(verb: str, config: DictConfig) -> list[Problem]:
 def _is_of_hydra(text: str) -> bool:
     """Whether an override is of a sweeper or a launcher, or an interval, which only a search has."""
     return text.startswith("hydra") or "interval(" in text
+
+
+def launcher_words(command: str) -> tuple[str, ...]:
+    """The words of a command that choose a launcher and set its options."""
+    return tuple(word for word in shlex.split(command) if word.startswith("launcher"))
+
+
+LAUNCHED = sorted({launcher_words(command) for command in COMPOSED} - {()})
+
+
+@pytest.mark.parametrize("words", LAUNCHED, ids=" ".join)
+def test_options_of_launchers_exist(words: tuple[str, ...], composers: dict[str, Composer]) -> None:
+    """The launcher has these options and accepts their values. Packages and a cluster are not looked for."""
+    composed = composers["train"].load([_plain_group(with_commas_kept(word)) for word in words])
+    options = {str(name): value for name, value in composed.hydra.launcher.items()}
+    found: list[Problem] = []
+    try:
+        get_class(options.pop("_target_"))(**options)
+    except ConfigError as error:
+        found = error.problems
+    assert [str(problem) for problem in found if not NO_CLUSTER.search(problem.allowed)] == []
+
+
+def test_all_launchers_are_shown() -> None:
+    assert {words[0].partition("=")[2] for words in LAUNCHED} >= {"serial", "vectorized", "local", "ray", "slurm"}
 
 
 @pytest.mark.parametrize("command", OTHERS)

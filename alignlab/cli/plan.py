@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _HELP = f"""usage: alignlab plan [key=value ...] [flags]
 
 Prints what a run with these settings of `train` needs: the memory of a device at its peak, part by part, devices, time,
-and what to change if it does not fit. Nothing is loaded or downloaded. The numbers are estimates (docs/scale.md).
+traffic between devices, and what to change if it does not fit. Nothing is loaded or downloaded. The numbers are
+estimates (docs/scale.md).
 
   --gpu NAME       kind of device (default: h100): {", ".join(GPUS)}
   --devices N      number of devices that share each update (default: trainer.devices times trainer.nodes)
@@ -126,6 +127,11 @@ def _lines(run: Estimate) -> Iterator[str]:
     yield f"time of an update on {gpu.name}: {_range(run.seconds)} s; {_range(run.tokens_per_second)} tokens/s"
     length = f"{run.updates:,} updates" if run.updates else "1,000 updates (trainer.max_epochs decides their number)"
     yield f"  {length}: {_range(run.gpu_hours)} GPU hours"
+    if machine.devices > 1:
+        yield (
+            f"network: each device sends {_number(run.traffic / 1e9)} GB in an update, which takes as long as the "
+            f"computation at {_range(run.bytes_per_second.times(1e-9))} GB/s"
+        )
 
 
 def _changes(run: Estimate) -> Iterator[str]:

@@ -34,6 +34,11 @@ from alignlab.spelling import as_typed, correct_option, correct_spelling
 # What composing raises for a bad override. omegaconf fails an assertion if a key is below one that is null.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
+_FOUR_BITS = (
+    "keeps weights in 4 bits, which only models from the hub or a folder can: model=hub and the presets of published "
+    "models, such as model=smollm2_135m"
+)
+
 
 class Composer:
     """Composes command lines for one config. The results have no `hydra` node.
@@ -108,13 +113,16 @@ class Composer:
             except COMPOSE_ERRORS:
                 good: list[str] = []
                 config = self._load(good)
-                for text in sorted(groups, key=_sets_a_value):  # groups first, because they decide which keys exist
-                    try:
-                        config = self._load([*good, text])
-                        good.append(text)
-                    except COMPOSE_ERRORS as error:
-                        whole = self.load(good) if _sets_a_value(text) else config
-                        problems.append(self._explain(self.parse(text), text, error, whole))
+                ordered = sorted(groups, key=_sets_a_value)  # groups first, because they decide which keys exist
+                for _ in range(2):  # an option may need one that was typed after it
+                    problems = []
+                    for text in [text for text in ordered if text not in good]:
+                        try:
+                            config = self._load([*good, text])
+                            good.append(text)
+                        except COMPOSE_ERRORS as error:
+                            whole = self.load(good) if _sets_a_value(text) else config
+                            problems.append(self._explain(self.parse(text), text, error, whole))
             self._bases[groups] = config, problems
         return self._bases[groups]
 
@@ -182,6 +190,8 @@ class Composer:
         unknown = [word for word in words if word not in options]
         if not unknown:
             explained = plain_cause(error)
+            if key == "peft" and explained.endswith(" sets model.quantize, which does not exist"):
+                return Problem(key, value, _FOUR_BITS, "model=hub model.name=<name or folder>   or   peft=lora")
             asks = (
                 "; is its first line `# @package _global_`?"
                 if explained.startswith(f"{key}/") and f" sets {key}." in explained

@@ -663,12 +663,17 @@ def _unequal_shares(batch_size: int, processes: int) -> Iterator[Problem]:
 
 
 def problems_of_start(trainer: Trainer) -> Iterator[Problem]:
-    """Problems of the number of processes that torchrun or srun has started, or that nobody has."""
-    place, configured = given_place(), trainer.devices * trainer.nodes
-    if place.world > 1 and configured > 1 and (trainer.devices, trainer.nodes) != (place.each, place.nodes):
-        key, value = ("devices", place.each) if trainer.devices != place.each else ("nodes", place.nodes)
+    """Problems of the number of processes that torchrun or srun has started, or that nobody has.
+
+    A number that is left at 1 contradicts no start: torchrun and srun need no word of config.
+    """
+    place = given_place()
+    started = {"devices": place.each, "nodes": place.nodes}
+    wrong = [key for key, number in started.items() if getattr(trainer, key) not in (1, number)]
+    if place.world > 1 and wrong:
+        key = wrong[0]
         text = f"contradicts the start of {place.world} processes on {counted(place.nodes, 'node')}; leave it out"
-        yield Problem(f"trainer.{key}", getattr(trainer, key), text, f"trainer.{key}={value}")
+        yield Problem(f"trainer.{key}", getattr(trainer, key), text, f"trainer.{key}={started[key]}")
     elif place.world > 1:
         yield from (problem.under("trainer") for problem in _unequal_shares(trainer.batch_size, place.world))
     elif trainer.nodes > 1:

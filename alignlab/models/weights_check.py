@@ -104,8 +104,11 @@ def _copy_out_of_the_file(model: Any) -> None:
 
     transformers leaves them in the mapped safetensors file. A program that overwrites the file in place would change
     them during a run. Matrix products that read them there can take twice as long, because the pages of a mapped file
-    are small and its tensors are not aligned.
+    are small and its tensors are not aligned. If there is an accelerator, weights are copied to it instead, and the
+    processes of a machine share the mapped file until then.
     """
+    if torch.accelerator.is_available():
+        return
     for weight in model.parameters():
         if weight.device.type == "cpu" and weight.is_floating_point():
             weight.data = weight.data.clone()

@@ -13,6 +13,7 @@ from alignlab.errors import (
     DamagedError,
     NotVectorizableError,
     ParentError,
+    TakenError,
 )
 from alignlab.integrity import set_aside
 from alignlab.judges.base import Judge
@@ -43,6 +44,7 @@ def run_plan(
     - A finished run is not run again, unless `rerun` is set.
     - An interrupted run resumes from its last training state.
     - If another process is running it, `if_running` decides whether to wait for that process or to skip the run.
+      So it does if another machine begins the run at the same moment.
 
     group:      name of the sweep that the run belongs to.
     overrides:  command-line overrides for the record.
@@ -53,14 +55,18 @@ def run_plan(
     if plan.needs_training():
         for needed in plan.needed:
             _run_needed(plan, needed, run, group)
-    with run.locked(wait=plan.train.if_running == "wait") as locked:
-        status = run.record().get("status")
-        if not locked:
-            log.warning("%s: another process is running it; skipped", run.id)
-        elif status in FINISHED and not (plan.train.rerun or _is_replayed(plan, status)):
-            log_already_finished(run)
-        elif _is_replayed(plan, status) or not _resume_vectorized(plan, run, group, overrides, thresholds):
-            _run(plan, run, group, overrides, thresholds)
+    try:
+        with run.locked(wait=plan.train.if_running == "wait") as locked:
+            status = run.record().get("status")
+            if not locked:
+                log.warning("%s: another process is running it; skipped", run.id)
+            elif status in FINISHED and not (plan.train.rerun or _is_replayed(plan, status)):
+                log_already_finished(run)
+            elif _is_replayed(plan, status) or not _resume_vectorized(plan, run, group, overrides, thresholds):
+                _run(plan, run, group, overrides, thresholds)
+    except TakenError as error:
+        log.info("%s", error)
+        return run_plan(plan, group=group, overrides=overrides, thresholds=thresholds)
     return run.record()
 
 

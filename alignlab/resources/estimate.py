@@ -10,6 +10,7 @@ from alignlab.resources.advice import Advice, advice_for, devices_for
 from alignlab.resources.gpus import GPU, USABLE
 from alignlab.resources.memory import Memory, memory_of
 from alignlab.resources.setup import Setup, setup_of
+from alignlab.resources.traffic import traffic_of
 from alignlab.resources.work import Range, Work, seconds_of, work_of
 
 GIB = 2**30
@@ -43,6 +44,7 @@ class Estimate:
     memory:  of a device.
     work:    of an update, on one device.
     seconds: of an update.
+    traffic: bytes that each device sends in an update; 0 if there is only one.
     updates: of the run; 0 if the number of rows decides it.
     advice:  what to change if it does not fit.
     needed:  devices that hold the run as it is, sharing the weights (fsdp); None if even very many do not.
@@ -55,6 +57,7 @@ class Estimate:
     memory: Memory
     work: Work
     seconds: Range
+    traffic: float
     updates: int
     advice: list[Advice]
     needed: int | None
@@ -69,6 +72,11 @@ class Estimate:
         """Tokens of prompts and answers a second, over all devices."""
         tokens = self.work.tokens * self.machine.devices
         return Range(tokens / self.seconds.high, tokens / self.seconds.low)
+
+    @property
+    def bytes_per_second(self) -> Range:
+        """Speed of the network at which the traffic of an update takes as long as its computation."""
+        return Range(self.traffic / self.seconds.high, self.traffic / self.seconds.low)
 
     @property
     def gpu_hours(self) -> Range:
@@ -98,6 +106,7 @@ class Estimate:
             "work": asdict(self.work),
             "seconds_per_update": asdict(self.seconds),
             "tokens_per_second": asdict(self.tokens_per_second),
+            "traffic": self.traffic,
             "updates": self.updates,
             "gpu_hours": asdict(self.gpu_hours),
         }
@@ -124,6 +133,7 @@ def estimate(plan: Plan, machine: Machine, *, prompt: int | None = None, answer:
         memory=memory,
         work=work,
         seconds=seconds_of(work, memory_of(setup), machine.gpu),
+        traffic=traffic_of(setup, devices=machine.devices, strategy=machine.strategy),
         updates=plan.train.trainer.known_steps,
         advice=advice,
         needed=devices_for(whole, machine.limit),

@@ -39,7 +39,7 @@ class Memory:
     reference:    a copy of the weights, if the reference is one.
     critic:       a critic or a reward model of its own, with gradients and optimizer state of the critic.
     activations:  what the layers keep for the backward pass, and what one layer needs while it is computed. With fsdp
-                  also the weights that are gathered.
+                  also the weights that are gathered meanwhile.
     logits:       a piece of logits with its derivatives, and the gradient of the output layer.
     rollouts:     keys and values of the answers that are sampled, and the distributions of their next tokens.
     """
@@ -64,9 +64,10 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
 
     strategy: of several devices. ddp: each has everything, and a second copy of the gradients while they are summed.
               zero2: gradients and optimizer state are shared out. fsdp (ZeRO-3): weights too; two layers at a time are
-              gathered, and all weights while answers are sampled.
+              gathered, the embeddings and the output layer during a whole pass (alignlab/models/sharding.py), and all
+              weights while answers are sampled.
     """
-    weights, gathered, all_gathered = _weights(setup), 0.0, 0.0
+    weights, gathered, all_gathered = weights_of(setup), 0.0, 0.0
     gradients, optimizer = float(setup.trained * setup.trained_item), setup.trained * setup.moments
     reference = _dense(setup) if setup.reference == "copy" else 0.0
     critic = _critic(setup)
@@ -75,7 +76,8 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
     elif devices > 1:
         gradients, optimizer = gradients / devices, optimizer / devices
         if strategy == "fsdp":
-            gathered, all_gathered = 2 * weights / max(1, setup.shape.layers), weights + reference + critic
+            layer, around = gathered_at_a_time(setup)
+            gathered, all_gathered = 2 * layer + around, weights + reference + critic
             weights, reference, critic = weights / devices, reference / devices, critic / devices
     fixed = {"weights": weights, "optimizer": optimizer, "reference": reference, "critic": critic}
     moments = [
@@ -105,16 +107,29 @@ def _moments(setup: Setup, gradients: float) -> list[tuple[float, float, float, 
     return [*found, (0.0, 0.0, 0.0, _rollouts(setup))] if setup.sampled else found
 
 
-def _dense(setup: Setup) -> float:
-    """Bytes of the model's own weights. Linear layers other than the last one may be quantized."""
+def gathered_at_a_time(setup: Setup) -> tuple[float, float]:
+    """Bytes of the weights that fsdp gathers (for a layer, for what is around the layers).
+
+    A reference that is a copy has embeddings and an output layer of its own, which are gathered with the policy's.
+    """
+    around = _around(setup)
+    layer = (weights_of(setup) - around) / max(1, setup.shape.layers)
+    return layer, around * (2 if setup.reference == "copy" else 1)
+
+
+def _around(setup: Setup) -> float:
+    """Bytes of the weights that are no linear layers of the decoder: embeddings, norms, and the output layer."""
     shape = setup.shape
-    weights = shape.weights - (shape.head if setup.scores and not shape.tied else 0)
-    if not setup.quantized:
-        return weights * setup.item
-    return shape.linear * NF4_BYTES + (weights - shape.linear) * setup.item
+    head = shape.head if setup.scores and not shape.tied else 0
+    return float((shape.weights - shape.linear - head) * setup.item)
 
 
-def _weights(setup: Setup) -> float:
+def _dense(setup: Setup) -> float:
+    """Bytes of the model's own weights. Linear layers of the decoder may be quantized."""
+    return setup.shape.linear * (NF4_BYTES if setup.quantized else setup.item) + _around(setup)
+
+
+def weights_of(setup: Setup) -> float:
     return _dense(setup) + (setup.shape.added + setup.shape.frozen) * 4
 
 

@@ -6,11 +6,12 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -20,9 +21,9 @@ from typing import Any, Literal
 
 from filelock import BaseFileLock, Timeout
 
-from alignlab.errors import DamagedError, OutputError
+from alignlab.errors import DamagedError, OutputError, TakenError
 from alignlab.integrity import DAMAGED, MANIFEST, read_record, set_aside, sha256_of, write_sealed, write_text
-from alignlab.locks import file_lock, is_locked
+from alignlab.locks import file_lock, is_locked, lock_for_a_moment
 from alignlab.runs.heartbeat import STILL, beating, is_recent, sign_of_life
 from alignlab.runs.record import ESSENTIAL, Status, is_too_deep, with_types
 from alignlab.spelling import counted
@@ -142,22 +143,26 @@ class RunDir:
 
     def lock(self) -> BaseFileLock:
         """The lock of the one process that works on this run. Raises OutputError if it can't be created."""
+        self._make_folder_of_locks()
+        return file_lock(self.lock_file)
+
+    def _make_folder_of_locks(self) -> None:
         try:
             self.lock_file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
-        return file_lock(self.lock_file)
 
     @contextmanager
     def locked(self, *, wait: bool = True, watched: bool = False) -> Iterator[bool]:
         """Keep every other process from working on this run. Yields whether this process has the run.
 
         wait:    wait while another process has the run. If it is off, yield False at once instead.
-        watched: the heartbeat was watched already (`at_work_elsewhere`).
+        watched: the heartbeat was watched already (`at_work_elsewhere`), and is still.
 
         The lock is released when its process ends, for whatever reason. Another machine may not see the lock, depending
         on the file system. So the heartbeat of a run that runs on another machine is watched for some seconds. Its time
-        is not compared with a clock, because clocks of two machines may differ.
+        is not compared with a clock, because clocks of two machines may differ. Two machines can be inside at a time
+        while nobody has begun the run; `start` lets one of them begin it.
         """
         lock = self.lock()
         try:  # `is_locked` of another process may hold the lock for a moment
@@ -169,19 +174,53 @@ class RunDir:
             self._log_waiting()
             lock.acquire()
         try:
-            while not watched and self.is_elsewhere() and beating([self.heartbeat]):
+            while not self._is_free(watched=watched):
                 if not wait:
                     yield False
                     return
                 self._log_waiting()
+                watched = False
             yield True
+        finally:
+            lock.release()
+
+    def _is_free(self, *, watched: bool) -> bool:
+        """Whether no other machine works on this run. If one did and went down, the record says so afterwards.
+
+        watched: the heartbeat was watched already, and is still.
+        """
+        before = self.record()
+        if not _is_elsewhere(before):
+            return True
+        if not watched and beating([self.heartbeat]):
+            return False
+        with self.alone():
+            if self.record() != before:  # yet another machine has begun it, or noticed the same
+                return False
+            self.update(status="interrupted", reason=_VANISHED)
+        return True
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process of any machine begin or queue this run. It is for moments, in which records change.
+
+        Raises OutputError if it takes long, because a machine went down in such a moment.
+        """
+        self._make_folder_of_locks()
+        lock = lock_for_a_moment(self.path.parent / ".locks" / f"{self.id}.begin", STILL)
+        try:
+            lock.acquire(poll_interval=_GLANCE / 5)
+        except Timeout as error:
+            text = "is in the way: a machine went down at the moment at which it began or queued this run"
+            raise OutputError(f"{lock.lock_file} {text}\n  type: rm {shlex.quote(lock.lock_file)}") from error
+        try:
+            yield
         finally:
             lock.release()
 
     def is_elsewhere(self) -> bool:
         """Whether the record says that another machine runs it."""
-        record = self.record()
-        return record.get("status") == "running" and record.get("host") != socket.gethostname()
+        return _is_elsewhere(self.record())
 
     def _log_waiting(self) -> None:
         record = self.record()
@@ -277,10 +316,11 @@ class RunDir:
         """
         if self.is_elsewhere():
             return
-        with self.locked(wait=False) as mine:
-            if mine and self.record().get("status") not in FINISHED:
+        with self.locked(wait=False) as mine, self.alone() if mine else nullcontext():
+            record = self.record()
+            if mine and record.get("status") not in FINISHED and not _is_elsewhere(record):
                 attempts = self._attempts()
-                others = [by for by in self.record().get("queued_by") or () if not self._has_ended(by)]
+                others = [by for by in record.get("queued_by") or () if not self._has_ended(by)]
                 this = {"host": socket.gethostname(), "lock": sign_of_life(self.lock_file.parent.absolute())}
                 self.update(
                     id=self.id,
@@ -294,23 +334,32 @@ class RunDir:
 
     def leave_queued(self) -> None:
         """Keep the run queued after this process ends, because a cluster will run it."""
-        if self.record().get("status") == "queued":
-            self.update(queued_by=None)
+        with self.alone():
+            if self.record().get("status") == "queued":
+                self.update(queued_by=None)
 
     def _has_ended(self, process: Mapping[str, str]) -> bool:
         """Whether a process that queued this run has ended. False on another machine, where this is not known."""
         host, lock = process.get("host"), process.get("lock")
         return host == socket.gethostname() and not (lock and is_locked(self.lock_file.with_name(lock)))
 
-    def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
+    def start(self, config_yaml: str, *, fresh: bool, again: bool = False, **values: Any) -> list[str]:
         """Create the directory and mark the run as running in this process.
 
         fresh:  empty the directory first.
+        again:  begin the run also if it is finished.
         values: further fields of the record.
 
         Returns changes since a resumed run was begun, as `name: old -> new` of the code's revision and of packages.
+        Raises TakenError if another machine, which did not see this one's lock, has begun the run since it was locked.
         """
+        with self.alone():
+            return self._start(config_yaml, fresh=fresh, again=again, **values)
+
+    def _start(self, config_yaml: str, *, fresh: bool, again: bool, **values: Any) -> list[str]:
         before, attempts = self.record(), self._attempts()
+        if _is_elsewhere(before) or (before.get("status") in FINISHED and not again):
+            raise TakenError(f"{self.id}: {before.get('host') or 'another process'} has begun it in the meantime")
         if fresh:
             self._empty(but=DAMAGED)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -496,6 +545,10 @@ def git_revision() -> str | None:
             with suppress(OSError):
                 changes += [bytes(file), file.read_bytes()]
     return f"{head}+{hashlib.sha256(b'|'.join(changes)).hexdigest()[:8]}" if any(changes) else head
+
+
+def _is_elsewhere(record: Mapping[str, Any]) -> bool:
+    return record.get("status") == "running" and record.get("host") != socket.gethostname()
 
 
 def _nobody_works_on(record: dict[str, Any]) -> dict[str, Any]:

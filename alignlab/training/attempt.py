@@ -54,6 +54,7 @@ def start_attempt(
            (`stacked`) and the id of the first point of that group (`stack`).
 
     Raises OutputError if the run's directory can't be written. What an earlier attempt saved is still there then.
+    Raises TakenError if another machine has begun the run since it was locked.
     """
     try:
         return _start(plan, run, group, overrides, done=done, **facts)
@@ -69,6 +70,7 @@ def _start(
     return run.start(
         OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
         fresh=not done,
+        again=plan.train.rerun or plan.train.trainer.anomaly,
         resumed_from=done,
         parent=plan.parent.id if plan.parent else None,
         reward=plan.reward.id if plan.reward else None,

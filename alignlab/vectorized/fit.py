@@ -21,7 +21,7 @@ from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import Layout
 from alignlab.data.order import BatchTransform, indices_of
 from alignlab.data.tokenize import Tokens
-from alignlab.errors import DamagedError, NotVectorizableError, OutputError
+from alignlab.errors import DamagedError, NotVectorizableError, OutputError, TakenError
 from alignlab.integrity import set_aside
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
@@ -89,7 +89,7 @@ def run_vectorized(
             results |= _VectorizedFit(members, step, group, overrides or {}, plans[0].id, damage).run()
             damage = []
             gc.collect()
-    return results
+    return {id: error for id, error in results.items() if not isinstance(error, TakenError)}
 
 
 def resume_vectorized(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
@@ -160,7 +160,8 @@ class _VectorizedFit:
                 facts = {"stacked": len(self.plans), "stack": self.name}
                 changes[run] = start_attempt(plan, run, self.group, overrides, done=self.done, **facts)
             except Exception as error:  # for example a file in the way; the other points continue
-                self.results[run.id] = record_failure(run, error, self.group or "vectorized")
+                taken = isinstance(error, TakenError)
+                self.results[run.id] = error if taken else record_failure(run, error, self.group or "vectorized")
                 self.plans = [other for other in self.plans if other is not plan]
                 self.runs.remove(run)
         if not self.runs:

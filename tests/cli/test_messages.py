@@ -93,6 +93,8 @@ CASES = {
     "a reward nobody asks": (["train", "experiment=lab_ppo", "objective=spin"], ["reward = reward_model", "remove it if an experiment sets it", "type: '~reward'"]),
     "4 bits trained": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=nf4"], ["model.quantize = nf4", "can't be trained", "type: peft=lora"]),
     "other bits": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=int8"], ["model.quantize = int8", "must be one of: none, nf4"]),
+    "4 bits of a model that has none": (["train", "model=tiny", "peft=qlora", "data=hh_rlhf"], ["peft = qlora", "only models from the hub or a folder", "such as model=smollm2_135m", "type: model=hub model.name=<name or folder>   or   peft=lora"]),
+    "another choice that is wrong, beside 4 bits": (["train", "peft=qlora", "model=smollm2_135m", "data=hh_rlhf", "objective=dop"], ["1 problem", "objective = dop", "type: objective=dpo"]),
     "below null": (["train", "experiment=lab_ppo", "reward=lab_gold", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),
     "below a list": (["train", "evaluation.baselines.reference=1"], ["evaluation.baselines.reference = 1", "evaluation.baselines is a list"]),
     "below a name": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is lab_sft"]),

@@ -26,7 +26,7 @@ def test_a_run_that_does_not_fit(alignlab: Run) -> None:
     found = alignlab("plan", *words, "--gpu", "rtx4090").out
     weights = 4 * 8_030_261_248 / 2**30
     assert re.search(rf"weights +{weights:.2f}\n +gradients +{weights:.2f}\n +optimizer +{2 * weights:.2f}\n", found)
-    assert "does not fit on rtx4090 (24 GiB, 90 % for tensors)\n  as it is, it fits on 16 devices" in found
+    assert "does not fit on rtx4090 (24 GiB, 90 % for tensors)\n  as it is, it fits on 32 devices" in found
     (typed,) = re.findall(r"\n  type: (.*)\n", found)
     assert typed.split()[-1] in ("peft=lora", "peft=qlora")
     assert "1,000 updates (trainer.max_epochs decides their number)" in found

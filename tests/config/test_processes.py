@@ -39,6 +39,9 @@ def test_a_batch_is_divided_equally(settings: dict[str, Any], said: str) -> None
         (Place(0, 3, 0, 3), {}, "trainer.batch_size", "trainer.batch_size=15"),
         (Place(0, 4, 0, 2), {"devices": 2, "nodes": 2}, "", ""),
         (Place(0, 4, 0, 2), {}, "", ""),
+        (Place(0, 16, 0, 8), {"devices": 8}, "", ""),
+        (Place(0, 16, 0, 8), {"nodes": 2}, "", ""),
+        (Place(0, 16, 0, 8), {"devices": 16}, "trainer.devices", "trainer.devices=8"),
         (ALONE, {"devices": 4}, "", ""),
     ],
 )

@@ -91,6 +91,16 @@ def test_several_devices() -> None:
     assert sampling.activations == 4 * sampling.weights == alone.weights, "all weights are gathered"
 
 
+def test_sharded_weights_are_gathered_for_a_while() -> None:
+    """Two layers at a time, and all pass long what is around the layers."""
+    pairs = small(adapter=LoRA())
+    alone, sharded = memory_of(pairs), memory_of(pairs, devices=4, strategy="fsdp")
+    around = 4 * (WEIGHTS - LINEAR)
+    assert sharded.activations - alone.activations == pytest.approx(2 * 4 * (LINEAR + LORA) / 3 + around)
+    copy = memory_of(replace(pairs, reference="copy"), devices=4, strategy="fsdp")
+    assert copy.activations - sharded.activations == pytest.approx(around), "a copy has embeddings of its own"
+
+
 def test_rollouts_of_a_long_answer_are_the_peak() -> None:
     online = small(adapter=LoRA(), answers=1, sampled=64, prompt=20, answer=400, rows=1, micro_rows=1)
     memory = memory_of(online)

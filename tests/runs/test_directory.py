@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.errors import OutputError
+from alignlab.errors import OutputError, TakenError
 from alignlab.integrity import write_sealed
 from alignlab.locks import is_locked
 from alignlab.runs import directory as run_dir
@@ -23,6 +23,7 @@ from alignlab.runs import heartbeat
 from alignlab.runs.directory import RunDir, at_work_elsewhere, git_revision
 from alignlab.runs.heartbeat import Heartbeat, beating, is_recent
 from alignlab.runs.identity import flatten, run_id
+from alignlab.runs.record import Status
 
 
 def identity(config: dict[str, object], **changes: object) -> str:
@@ -177,6 +178,67 @@ def test_a_lock_held_on_this_machine_is_not_watched(tmp_path: Path, monkeypatch:
 
 def watched_never(files: Iterable[Path]) -> set[Path]:
     raise AssertionError("watched")
+
+
+def with_locks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine sees the locks of another one."""
+    own = property(lambda run: run.path.parent / ".locks" / socket.gethostname() / run.id)
+    monkeypatch.setattr(RunDir, "lock_file", own)
+
+
+@pytest.mark.parametrize("ending", [None, "done"])
+def test_one_of_two_machines_begins_a_queued_run(
+    ending: Status | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither sees the lock of the other. Both find the run queued, and the second one begins it first."""
+    with_locks_of_their_own(monkeypatch)
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.queue(sweep="s")
+    with run.locked() as mine:
+        assert mine
+        with monkeypatch.context() as other:
+            other.setattr(socket, "gethostname", lambda: "two")
+            with run.locked() as also:
+                assert also, "the record says queued"
+                run.start("", fresh=True)
+                if ending:
+                    run.end(ending)
+        with pytest.raises(TakenError, match="dpo-1: two has begun it"):
+            run.start("", fresh=True)
+    run.queue(sweep="t")
+    assert (run.record()["host"], run.record()["status"]) == ("two", ending or "running")
+    assert "sweep" not in run.record(), "it is not queued again"
+    if ending:
+        run.start("", fresh=True, again=True)
+        assert run.record()["attempt"] == 2
+
+
+def test_queueing_waits_while_a_machine_begins_the_run(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.queue(sweep="s")
+    with run.alone():
+        queueing = threading.Thread(target=run.queue, kwargs={"sweep": "t"})
+        queueing.start()
+        queueing.join(0.2)
+        assert queueing.is_alive()
+        write_sealed(run.record_file, ELSEWHERE)
+    queueing.join()
+    assert run.record() == ELSEWHERE
+
+
+def test_a_machine_that_went_down_while_it_began_a_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_dir, "STILL", 0.1)
+    run = RunDir.of(tmp_path / "my runs", "dpo-1")
+    run.queue()
+    left = run.lock_file.with_name("dpo-1.begin")
+    left.write_text("7\nanother-machine\n")
+    with pytest.raises(OutputError) as told:
+        run.start("", fresh=True)
+    text = "a machine went down at the moment at which it began or queued this run"
+    assert str(told.value).endswith(f"{text}\n  type: rm '{left}'")
+    left.unlink()
+    run.start("", fresh=True)
+    assert not left.exists()
 
 
 def test_a_heartbeat_can_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

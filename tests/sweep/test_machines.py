@@ -16,6 +16,7 @@ from alignlab.integrity import write_sealed
 from alignlab.runs import heartbeat
 from alignlab.runs.directory import RunDir
 from alignlab.runs.heartbeat import Heartbeat
+from tests.lab_runs import records
 from tests.sweep.launchers.test_local_pool import STEADY, eventually, running, table
 
 Run = Callable[..., Any]
@@ -87,3 +88,26 @@ def test_a_run_of_another_machine_is_removed_when_its_heartbeat_is_dead(
     run.heartbeat.write_text("7")
     assert alignlab("runs", "remove", "dpo-1", "--yes").code == 0
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("launcher", ["serial", "vectorized"])
+def test_a_run_that_another_machine_begins_at_the_same_moment_is_waited_for(
+    launcher: str, alignlab: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other machine begins the first run between the look at its record and its start, and goes down at once."""
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "STILL", 0.2)
+    begin = RunDir.start
+
+    def begin_after_the_other(run: RunDir, *args: Any, **options: Any) -> list[str]:
+        monkeypatch.setattr(RunDir, "start", begin)
+        write_sealed(run.record_file, {"id": run.id, "status": "running", "host": "another-machine", "attempt": 1})
+        return begin(run, *args, **options)
+
+    monkeypatch.setattr(RunDir, "start", begin_after_the_other)
+    result = alignlab("train", "experiment=bandit_ipo", "trainer.max_steps=2", f"launcher={launcher}", "-m", "seed=1,2")
+    assert result.code == 0, result.err
+    found = sorted(records().values(), key=lambda record: len(record["attempts"]))
+    assert [record["status"] for record in found] == ["done", "done"]
+    assert [record["attempt"] for record in found] == [1, 2]
+    assert [(past["host"], past["status"]) for past in found[1]["attempts"]] == [("another-machine", "interrupted")]

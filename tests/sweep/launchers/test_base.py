@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,8 @@ from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import refuse_other_gpus
 from alignlab.sweep.launchers.local import LocalLauncher
 from alignlab.sweep.launchers.slurm import SlurmLauncher
+
+Run = Callable[..., Any]
 
 
 def points(*devices: int) -> Any:
@@ -48,3 +52,24 @@ def test_launchers_look_before_anything_starts(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError, match="shares none of them"):
         LocalLauncher(per_gpu=2).check(points(1, 2))
     LocalLauncher(per_gpu=2).check(points(1))
+
+
+SWEEP = ["experiment=lab_dpo", "sweep=dpo_beta", "trainer.devices=2"]
+SLURM = ["launcher=slurm", "launcher.cluster=local", "launcher.partition=gpu", "launcher.minutes=240"]
+RAY = ["launcher=ray", "launcher.address=head:6379"]
+
+
+@pytest.mark.parametrize(("launcher", "package"), [(SLURM, "submitit"), (RAY, "ray")])
+def test_a_config_of_a_cluster_is_checked_without_one(launcher: list[str], package: str, alignlab: Run) -> None:
+    """`alignlab check` tries the options of a launcher, and starts, reaches and writes nothing."""
+    pytest.importorskip(package)
+    found = alignlab("check", *SWEEP, *launcher, "launcher.gpus=2")
+    assert (found.code, "dpo-" in found.out) == (0, True), found.err
+    wrong = alignlab("check", *SWEEP, *launcher, "launcher.gpus=1", "launcher.retries=-1")
+    assert wrong.code == 2
+    assert "launcher.retries = -1" in wrong.err
+    unknown = alignlab("check", *SWEEP, *launcher, "launcher.gpu=2")
+    assert (unknown.code, "type: launcher.gpus=2" in unknown.err) == (2, True)
+    other = alignlab("check", *SWEEP, *launcher, "launcher.gpus=1")
+    assert (other.code, "launcher.gpus=2   or   trainer.devices=1" in other.err) == (2, True)
+    assert not Path("outputs").exists()

@@ -86,7 +86,7 @@ def test_questions_that_can_not_be_asked(row: dict[str, Any], text: str, tmp_pat
 def test_graded_pairs_hold_conversations(tmp_path: Path) -> None:
     (pair,) = read_graded(written(tmp_path, {"prompt": "Hi", "chosen": [ASK, ANSWER], "rejected": [ASK, TELL]}))
     assert (pair.prompt, pair.chosen, pair.rejected) == ([ASK], "Because.", "Yes?")
-    with pytest.raises(DataError, match="row 1: chosen is another conversation"):
+    with pytest.raises(DataError, match="row 1: chosen is a different conversation"):
         read_graded(written(tmp_path, {"prompt": "Ho", "chosen": [ASK, ANSWER], "rejected": "x"}))
     with pytest.raises(DataError, match="row 1: messages ends with an answer that the row does not have"):
         read_graded(written(tmp_path, {"prompt": "Hi", "chosen": "a", "rejected": "b", "messages": [ASK, TELL]}))

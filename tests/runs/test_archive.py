@@ -215,7 +215,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a device or a pipe"):
         unpack(tmp_path / "pipe.tar", tmp_path / "other")
     (tmp_path / "sparse.tar").write_bytes(sparse(INDEX, 60 << 30))
-    with pytest.raises(DamagedError, match="is no archive of `alignlab runs pack`"):
+    with pytest.raises(DamagedError, match="is not an archive of `alignlab runs pack`"):
         unpack(tmp_path / "sparse.tar", tmp_path / "other")
 
 

@@ -11,7 +11,7 @@ from alignlab.runs.directory import Keep, RunDir, earlier_state
 
 def ended(root: Path, keep: Keep = "state", status: str = "done") -> RunDir:
     run = RunDir.of(root, "dpo-1")
-    run.start("", fresh=True)
+    run.start("", fresh=True, again=True)
     for file in (run.checkpoint, earlier_state(run.checkpoint), run.checkpoint.with_name("last.ckpt.damaged")):
         file.touch()
     for folder in (run.policy, run.merged):
@@ -46,7 +46,7 @@ def test_a_policy_that_is_gone_does_not_count_as_kept_later(tmp_path: Path) -> N
     run = ended(tmp_path, "record")
     run.keep_record_only()
     assert run.lacks_policy
-    run.start("", fresh=True)
+    run.start("", fresh=True, again=True)
     run.end("done")
     assert not run.lacks_policy, "it was trained again"
 
@@ -61,7 +61,7 @@ def test_only_finished_runs_lose_something(tmp_path: Path) -> None:
 def test_metrics_of_a_finished_run_that_changed_are_noticed(tmp_path: Path) -> None:
     """One changed digit, lost rows, and a lost file. Nothing is known of runs that older versions made."""
     run = RunDir.of(tmp_path, "dpo-1")
-    run.start("", fresh=True)
+    run.start("", fresh=True, again=True)
     run.metrics.write_text('{"train/global_step": 1, "train/loss": 0.5}\n')
     assert not run.metrics_changed()
     run.end("done")

@@ -194,7 +194,7 @@ def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatc
     assert alignlab(*command, "sweeper.n_trials=3").code == 0
     assert attempts() == again, "there are enough trials"
     other = alignlab(*command, "sweeper.metric=eval/loss")
-    assert (other.code, "another metric" in other.err) == (2, True)
+    assert (other.code, "which differs in metric" in other.err) == (2, True)
     other = alignlab(*command, "trainer.max_steps=7")
     assert (other.code, "another first corner" in other.err) == (2, True)
 

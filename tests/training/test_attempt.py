@@ -17,7 +17,8 @@ from alignlab.training import attempt
 
 def test_a_full_disk_is_a_message_and_what_was_saved_stays(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt, "plugins_of_plan", lambda train: [])
-    plan: Any = SimpleNamespace(config={"seed": 1}, parent=None, reward=None, kinds={}, content={}, train=None)
+    train = SimpleNamespace(rerun=False, trainer=SimpleNamespace(anomaly=False))
+    plan: Any = SimpleNamespace(config={"seed": 1}, parent=None, reward=None, kinds={}, content={}, train=train)
     run = RunDir(small_disk / "dpo-1")
     run.checkpoint.parent.mkdir(parents=True)
     run.checkpoint.write_bytes(b"s" * 1000)

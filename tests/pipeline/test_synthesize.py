@@ -294,7 +294,10 @@ def test_refusals_of_rounds(alignlab: Run) -> None:
         ([*ROUNDS, "objective=kto", "synthesis.form=rankings"], []),
         ([*ROUNDS, "synthesis.form=labels"], ["but this objective works on pairs", "type: synthesis.form=pairs"]),
         ([*ROUNDS, "objective=reward_model"], ["needs a policy that writes answers"]),
-        ([*ROUNDS, "objective=best_of_n", "reward=gold", "reward.function=math:dist"], ["works only with objectives on given"]),
+        (
+            [*ROUNDS, "objective=best_of_n", "reward=gold", "reward.function=math:dist"],
+            ["works only with objectives on given"],
+        ),
         (["rounds=2"], ["needs text: the lab's model reads the lab's own rows only"]),
         (["model=tiny", "data=support_desk", "rounds=2"], ["needs a judge that scores the samples"]),
         (["synthesis.samples=3"], ["the settings synthesis.* are used in rounds only", "type: rounds=3"]),

@@ -196,7 +196,7 @@ def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatc
     other = alignlab(*command, "sweeper.metric=eval/loss")
     assert (other.code, "which differs in metric" in other.err) == (2, True)
     other = alignlab(*command, "trainer.max_steps=7")
-    assert (other.code, "another first corner" in other.err) == (2, True)
+    assert (other.code, "differs in first corner" in other.err) == (2, True)
 
 
 @pytest.mark.usefixtures("sft_parent")

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 from matplotlib.figure import Figure
 
+from alignlab.errors import ConfigError
 from alignlab.plot import _shown
+from alignlab.reports.figures import styled
 
 
 def test_a_notebook_shows_the_image_of_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +32,8 @@ def test_outside_of_a_notebook_nothing_happens(monkeypatch: pytest.MonkeyPatch) 
     assert _shown(figure) is figure
     monkeypatch.delitem(sys.modules, "IPython")
     assert _shown(figure) is figure
+
+
+def test_an_unknown_style_is_a_message() -> None:
+    with pytest.raises(ConfigError, match='must be one of paper, screen\n      type: style="screen"'), styled("print"):
+        pass

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from alignlab.errors import DataError
 from alignlab.integrity import is_device
 from alignlab.spelling import counted
@@ -36,6 +38,8 @@ _SEPARATED_BY = {",": "name it *.csv", "\t": "save it with commas, or name it *.
 _MAX_LISTED = 5
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit is 131,072
 _SPACE_AND_QUOTE = re.compile(r'\s+"')
+_MEMORY_SHARE = 4  # bytes, text and rows of a file are in memory at the same time
+_LEAST_ROW = 64  # bytes of an empty row in Python
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 
@@ -52,10 +56,15 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes. Raises DataError if it can't be read, or if it is a device or a pipe, which may have no end."""
+    """A file's bytes.
+
+    Raises DataError if it can't be read, if it does not fit into memory, or if it is a device or a pipe, which may have
+    no end.
+    """
     try:
         if is_device(path):
             raise DataError(f"{path} can't be read: it is a device or a pipe, not a file; save its rows in a file")
+        _check_size(path, Path(path).stat().st_size)
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file (looked in {Path.cwd()})") from error
@@ -70,7 +79,7 @@ def parse_records(raw: bytes, path: str | Path) -> list[Record]:
     """
     if raw.startswith(_GZIP):
         try:
-            raw = gzip.decompress(raw)
+            raw = _decompressed(raw, path)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} can't be read: {error}") from error
     kind = format_of(path)
@@ -93,6 +102,27 @@ def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError
 def columns_of(records: Iterable[Record]) -> list[str]:
     """The columns of all rows, in the order in which they first appear."""
     return list(dict.fromkeys(column for record in records for column in record))
+
+
+def _most_bytes() -> int:
+    """Largest size of a file, unpacked, that is read with the memory that is free now."""
+    return int(psutil.virtual_memory().available) // _MEMORY_SHARE
+
+
+def _check_size(path: str | Path, size: int) -> None:
+    if size > (most := _most_bytes()):
+        raise DataError(
+            f"{path} has too many rows for the memory that is free: more than {most / 1e9:.3g} GB, unpacked\n"
+            "  split it into smaller files, or stop other programs"
+        )
+
+
+def _decompressed(raw: bytes, path: str | Path) -> bytes:
+    """The bytes in a gzipped file. No more are unpacked than fit into memory: a small file can hold many gigabytes."""
+    with gzip.open(io.BytesIO(raw)) as file:
+        found = file.read(_most_bytes() + 1)
+    _check_size(path, len(found))
+    return found
 
 
 def _decoded(raw: bytes, path: str | Path) -> str:
@@ -237,6 +267,8 @@ def _parquet(raw: bytes, path: str | Path) -> list[Record]:
         names = file.schema_arrow.names
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{path} has more than one column {', '.join(twice)}")
+        groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
+        _check_size(path, max(sum(groups), _LEAST_ROW * file.metadata.num_rows))
         rows: list[Record] = file.read().to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}") from error

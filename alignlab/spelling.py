@@ -18,7 +18,10 @@ def correct_spelling(word: str, known: Iterable[str], *, least: int = 4) -> str:
     if one letter is wrong, missing or added. In parts of fewer than `least` letters, only a doubled letter or two
     swapped letters match. Digits must be the same.
     """
-    found = [name for name in dict.fromkeys(known) if _misspells(word, name, least)]
+    names = list(dict.fromkeys(known))
+    if other_case := [name for name in names if name.lower() == word.lower()]:
+        return other_case[0]
+    found = [name for name in names if _misspells(word, name, least)]
     return found[0] if len(found) == 1 else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,7 +67,11 @@ def diagnose_one(config_name: str, overrides: Sequence[str], check: Callable[[An
 
 def _needs_m(override: Override) -> Problem:
     text = str(override.input_line)
-    return Problem(override.key_or_group, text.split("=", 1)[1], "several values need -m", f"-m {text}")
+    key, _, value = text.partition("=")
+    if re.fullmatch(r"-?\d+,\d+", value):
+        fix = f"{key}={value.replace(',', '.')}   or   -m {text}"
+        return Problem(key, value, "several values need -m, and a decimal number has a point", fix)
+    return Problem(key, value, "several values need -m", f"-m {text}")
 
 
 def _preset(composer: Composer, parsed: Sequence[Override]) -> tuple[list[Override], Any, Any]:

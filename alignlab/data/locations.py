@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from alignlab.data.files import FORMATS, Record, format_of, parse_records, read_
 from alignlab.data.sources.base import load_rows, local_files
 from alignlab.errors import Problem
 from alignlab.integrity import is_device
+from alignlab.spelling import correct_spelling
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,20 @@ def missing(key: str, path: str) -> Iterator[Problem]:
                 text += "; a pattern is not a path: name the folder, or list the files"
                 yield Problem(key, path, text, f"{key}=[a.jsonl,b.jsonl]")
             else:
-                yield Problem(key, path, text, f"{key}=my_rows.jsonl")
+                near = _near(Path(path))
+                yield Problem(key, path, text, f"{key}={near or 'my_rows.jsonl'}")
     elif is_device(path):
         yield Problem(key, path, "is a device or a pipe, not a file; save its rows in a file", f"{key}=my_rows.jsonl")
     elif Path(path).is_file() and not format_of(path):
         yield Problem(key, path, f"must be one of: {', '.join(FORMATS)} (.gz too)", f"{key}=my_rows.jsonl")
+
+
+def _near(path: Path) -> str:
+    """The file beside a missing one whose name is nearly the same. Empty if there is none."""
+    with suppress(OSError):
+        guess = correct_spelling(path.name, [file.name for file in path.parent.iterdir()])
+        return str(path.with_name(guess)) if guess else ""
+    return ""
 
 
 def parts_of(path: str, split: str, subset: str, revision: str = "") -> list[Part]:

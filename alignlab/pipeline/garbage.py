@@ -83,6 +83,7 @@ class _Uses:
 
 
 STATES = "training states of finished runs"
+HALF_WRITTEN = "files that a killed process was writing"
 SET_ASIDE = "damaged files that were set aside"
 REFERENCES = "reference log-probabilities"
 SAMPLES = "sampled answers"
@@ -117,6 +118,8 @@ def find_garbage(root: Path) -> Garbage:
     for folder in ("reference", "samples", "judgements", "tokens", "bases"):
         for path in sorted((root / folder).rglob(f"*{DAMAGED}*")):
             pieces.append(Piece(SET_ASIDE, path, _size(path)))
+    for path in sorted(path for folder in root.glob("*") if folder.name != "runs" for path in folder.rglob("*.tmp")):
+        pieces.append(Piece(HALF_WRITTEN, path, _size(path)))
     return Garbage(pieces, unknown=unknown)
 
 
@@ -160,12 +163,14 @@ def _remove(path: Path) -> None:
 
 
 def _of_run(run: RunDir) -> Iterator[Piece]:
-    """Training states of a finished run that did not ask to keep them, and its damaged files."""
+    """Training states of a finished run that did not ask to keep them, and its damaged and half-written files."""
     if run.record().get("status") not in FINISHED or run.is_locked():
         return
     if run.record().get("kept") != "state":
         for file in run.states():
             yield Piece(STATES, file, file.stat().st_size, run)
+    for file in run.half_written():
+        yield Piece(HALF_WRITTEN, file, _size(file), run)
     for file in sorted(run.checkpoint.parent.glob(f"*{DAMAGED}*")):
         yield Piece(SET_ASIDE, file, _size(file), run)
 

@@ -362,6 +362,8 @@ class RunDir:
             raise TakenError(f"{self.id}: {before.get('host') or 'another process'} has begun it in the meantime")
         if fresh:
             self._empty(but=DAMAGED)
+        for file in self.half_written():
+            file.unlink(missing_ok=True)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
         code = {"git": git_revision(), "versions": versions()}
@@ -440,6 +442,10 @@ class RunDir:
         """The training states that are there."""
         last = (self.checkpoint, self.stacked_checkpoint)
         return [file for file in (*last, *map(earlier_state, last)) if file.is_file()]
+
+    def half_written(self) -> list[Path]:
+        """Files that a process was writing when it was killed. Only the process that has the lock may delete them."""
+        return [file for folder in (self.path, self.checkpoint.parent) for file in sorted(folder.glob("*.tmp"))]
 
     def keep_record_only(self) -> None:
         """Delete the weights of a finished run, unless another process works on it. The record says that they are gone.

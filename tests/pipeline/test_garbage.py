@@ -15,7 +15,7 @@ from pyarrow import parquet
 from alignlab.data.fingerprint import digest
 from alignlab.integrity import write_sealed
 from alignlab.models.lineage import weights_fingerprint
-from alignlab.pipeline.garbage import LOCK, delete, find_garbage
+from alignlab.pipeline.garbage import HALF_WRITTEN, LOCK, delete, find_garbage
 from alignlab.runs.directory import RunDir
 
 Run = Callable[..., Any]
@@ -167,6 +167,21 @@ def test_what_verify_resume_left(root: Path) -> None:
         assert [piece.path.name for piece in found] == ["verify-resume-done"]
         assert delete(found)[0] == 1
     assert sorted(path.name for path in root.glob("verify-resume-*")) == ["verify-resume-at-work", "verify-resume-run"]
+
+
+def test_files_that_a_killed_process_was_writing(root: Path) -> None:
+    names = ("runs/dpo-1/run.json.a1.tmp", "runs/dpo-1/checkpoints/last.tmp", "sweeps/s/sweep.json.b2.tmp")
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("{")
+    found = [piece for piece in find_garbage(root).pieces if piece.kind == HALF_WRITTEN]
+    assert {piece.path for piece in found} == {root / name for name in names}
+    with RunDir(root / "runs" / "dpo-1").locked(wait=False):
+        delete(found)
+    assert (root / names[0]).exists(), "a process works on the run"
+    assert not (root / names[2]).exists()
+    delete(find_garbage(root).pieces)
+    assert not [*root.rglob("*.tmp")]
 
 
 def test_it_shows_sizes_and_asks(root: Path, alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:

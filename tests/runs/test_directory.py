@@ -118,6 +118,17 @@ def test_a_run_that_is_queued_again_keeps_its_record(tmp_path: Path) -> None:
     assert (run.status(), run.record().get("sweep")) == ("diverged", None), "finished"
 
 
+def test_what_a_killed_process_was_writing_is_deleted_by_the_next_attempt(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.start("", fresh=True)
+    for file in (run.path / "run.json.a1.tmp", run.checkpoint.with_suffix(".tmp")):
+        file.write_text("{")
+    run.checkpoint.write_text("state")
+    run.start("", fresh=False)
+    assert not [*run.path.rglob("*.tmp")]
+    assert run.checkpoint.read_text() == "state"
+
+
 def test_one_process_only_has_a_run(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     code = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from alignlab import plugins
+from alignlab.cli.hydra_app import _listed
 from alignlab.config.own_plugins import load_plugins, plugins_for
 from alignlab.config.registry import GROUPS, schemas, store_schemas
 from alignlab.errors import ConfigError
@@ -338,7 +340,7 @@ def test_a_run_with_a_plugin(alignlab: CLI, my_parts: Path) -> None:
     unloaded = alignlab("evaluate", f"run={folder.name}")
     assert unloaded.code == 2
     assert "was made with the plug-in my_parts, not loaded here" in unloaded.err
-    assert "type: plugins=[./my_parts]" in unloaded.err
+    assert "type: plugins=./my_parts" in unloaded.err
     assert "my_parts" not in [plugin.name for plugin in active()]
 
     def run_id(*more: str) -> str:
@@ -382,7 +384,7 @@ def test_what_is_typed_for_plugins(alignlab: CLI, my_parts: Path) -> None:
     assert "max(0, 1 - βh)²" in listed.out
     assert listed.code == 0
     shown = " ".join(alignlab("train", "--help", "plugins=./my_parts").out.partition("\nPlug-ins: ")[2].split())
-    assert shown.startswith("plugins=[my_package,./my_parts] adds options from your own packages and folders")
+    assert shown.startswith("plugins=my_package,./my_parts adds options from your own packages and folders")
     assert "my_parts: benchmark=additions; callback=weight_norm; data=sums; experiment=lab_squared_hinge; " in shown
     assert "optim.schedule=half; sweep=hinge_beta Keys. Set a value" in shown
 
@@ -440,3 +442,10 @@ def test_the_template_is_built_installed_and_used(tmp_path: Path) -> None:
     assert (tested.returncode, "objective=squared_hinge: 18 contracts kept" in tested.stdout) == (0, True), (
         tested.stdout
     )
+
+
+def test_what_to_type_for_plugins_is_read_as_it_is() -> None:
+    assert plugins.how_to_name(["./my_parts"]) == "plugins=./my_parts"
+    assert plugins.how_to_name(["mine", "./my_parts"]) == "plugins=mine,./my_parts"
+    (word,) = shlex.split(plugins.how_to_name(["./a b", "/c'd/e"]))
+    assert _listed(word.removeprefix("plugins=")) == ["./a b", "/c'd/e"]

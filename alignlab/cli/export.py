@@ -38,7 +38,7 @@ folder          default: <output_root>/exports/<run>-<form>. It is written compl
 --dry-run       says what would be uploaded, and uploads nothing. It needs no network
 output_root=outputs       where the runs are
 trust_remote_code=false   run code that comes with the model
-plugins=[...]             packages and folders with parts of your own"""
+plugins=...               packages and folders with parts of your own"""
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,7 @@ from alignlab.discovery import classes_by_module, faulty_classes, module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.mix import offline_objectives
 from alignlab.optim.base import SCHEDULES, Schedule, schedules
-from alignlab.plugins import Plugin, activate, active, load, plugins_of, registered
+from alignlab.plugins import Plugin, activate, active, how_to_name, load, plugins_of, registered
 
 
 def problems_of_plugins(config: DictConfig) -> Iterator[Problem]:
@@ -29,7 +29,7 @@ def problems_of_plugins(config: DictConfig) -> Iterator[Problem]:
         word for word in named if word not in loaded and str(Path(word).expanduser().resolve()) not in loaded
     ]:
         text = "is set by a config file; a plug-in is code, so it is loaded only if the command line names it"
-        yield Problem("plugins", named, text, f"plugins=[{','.join(unloaded)}]")
+        yield Problem("plugins", named, text, how_to_name(map(_short, unloaded)))
 
 
 def plugins_of_run(train: Train) -> list[Plugin]:
@@ -73,7 +73,7 @@ def record_of(plugins: Sequence[Plugin]) -> dict[str, Any]:
 def how_to_load(recorded: Mapping[str, Any]) -> str:
     """What to type so that the plug-ins that a record names are loaded."""
     sources = [_short(str(about.get("source", name))) for name, about in recorded.items()]
-    return f"plugins=[{','.join(sources)}]"
+    return how_to_name(sources)
 
 
 def _short(source: str) -> str:

@@ -199,7 +199,7 @@ def test_columns_are_called_otherwise(tmp_path: Path, caplog: pytest.LogCaptureF
         Pairs(path=path, eval_path=path, columns={"chosen": "best", "margin": "s3 - s2"}).pairs("train", None)
     with pytest.raises(DataError, match="row 1: context: such a column is not supported; make it a part of the prompt"):
         Pairs(path=path, eval_path=path, columns={"prompt": "q.text", "chosen": "good"}).pairs("train", None)
-    with pytest.raises(ConfigError, match=r"type: columns=\{chosen:good\}"):
+    with pytest.raises(ConfigError, match=r"type: 'columns=\{chosen:good\}'"):
         Pairs(path=path, columns={"chosn": "good"})
 
 

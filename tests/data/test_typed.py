@@ -58,7 +58,7 @@ def test_columns_and_labels_are_typed(alignlab: Run, tmp_path: Path) -> None:
     assert "KTO: 9 good and 9 bad answers" in result.out, result.err
     wrong = alignlab(*words, "data.columns={prompt: q, completions: a}")
     assert wrong.code == 2
-    assert "type: data.columns={completion:a}" in wrong.err
+    assert "type: 'data.columns={completion:a}'" in wrong.err
 
 
 def test_prompts_without_answers(alignlab: Run, tmp_path: Path) -> None:

@@ -101,15 +101,16 @@ def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError
     for place, text in faults:
         places.setdefault(text, []).append(place)
     listed = list(places.items())[:_MAX_LISTED]
-    shown = [f"\n  {_first_of(where)}: {text}" for text, where in listed]
+    shown = [f"\n  {where[0]}: {_also_of(text, len(where) - 1)}" for text, where in listed]
     others = len(faults) - sum(len(where) for _, where in listed)
     more = f"\n  and {others} more" if others else ""
     return DataError(f"{path}: {rows} can't be used{''.join(shown)}{more}{note}")
 
 
-def _first_of(places: Sequence[str]) -> str:
-    others = len(places) - 1
-    return f"{places[0]} and {others} other{'s' * (others > 1)}" if others else places[0]
+def _also_of(fault: str, others: int) -> str:
+    """A fault with the number of other rows that have it, on its first line."""
+    line, end, rest = fault.partition("\n")
+    return f"{line} (also {counted(others, 'other row')}){end}{rest}" if others else fault
 
 
 def columns_of(records: Iterable[Record]) -> list[str]:

@@ -28,7 +28,8 @@ class Unpaired(OwnFiles):
 
     labels: the words or numbers that labels may be, and whether each is good: {helpful: true, harmful: false}. Without
             it a label is true or false, 1 or 0, or a usual word: good or bad, desirable or undesirable, chosen or
-            rejected, up or down, like or dislike. Rows whose label has the value null, such as {3: null}, are left out and counted.
+            rejected, up or down, like or dislike. Rows whose label has the value null, such as {3: null}, are left out
+            and counted.
     """
 
     labels: dict[Any, bool | None] = later_setting(default_factory=dict)

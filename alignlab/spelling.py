@@ -43,6 +43,14 @@ def as_typed(value: Any) -> str:
     return str(value)
 
 
+def size_in_words(size: int) -> str:
+    """A number of bytes in the largest unit of which it has at least one: `812 bytes`, `1.2 kB`, `3.4 MB`, `5.6 GB`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return counted(size, "byte")
+
+
 def for_shell(text: str) -> str:
     """A text that says what to type, with quotes around each key=value that has brackets or braces: zsh needs them."""
     words, word, depth = [], "", 0

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from alignlab.config.registry import schemas
-from alignlab.spelling import as_typed, correct_option, correct_spelling, counted, for_shell
+from alignlab.spelling import as_typed, correct_option, correct_spelling, counted, for_shell, size_in_words
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,12 @@ def test_values_are_shown_as_they_are_typed(value: Any, expected: str) -> None:
 def test_what_to_type_is_in_quotes_if_zsh_needs_them(text: str, expected: str) -> None:
     assert for_shell(text) == expected
     assert for_shell(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 kB"), (123_456, "123.5 kB"), (2_300_000, "2.3 MB"),
+     (7_000_000_000, "7.0 GB")],
+)  # fmt: skip
+def test_sizes(size: int, expected: str) -> None:
+    assert size_in_words(size) == expected

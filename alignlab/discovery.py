@@ -15,7 +15,7 @@ from typing import Any
 from alignlab.errors import ConfigError, Problem
 from alignlab.plugins import Plugin, active, modules_of
 
-# Type of a class attribute -> a value of it, for messages.
+# Type of a class attribute that is checked -> a value of it, for messages.
 _EXAMPLES = {"Requires": 'Requires(data="pairs", reference=True)', "bool": "False"}
 
 
@@ -86,7 +86,7 @@ def faults_of(cls: type) -> Iterator[tuple[str, str]]:
             yield f"has {name} as a setting, but it belongs to the class", line
         elif not hasattr(cls, name):
             yield f"lacks the class attribute {name}", line
-        elif kind.isidentifier() and kind not in [base.__name__ for base in type(getattr(cls, name)).__mro__]:
+        elif kind in _EXAMPLES and kind not in [base.__name__ for base in type(getattr(cls, name)).__mro__]:
             yield f"has the class attribute {name}, but its value is no {kind}", line
     own = [name for name, kind in _annotations(cls).items() if "ClassVar" not in kind]
     if own and dataclasses.is_dataclass(cls) and "__dataclass_params__" not in vars(cls):

@@ -193,9 +193,11 @@ def _faulty_parts(plugin: Plugin) -> dict[str, list[Problem]]:
     bases = {group.package: group.base for name, group in GROUPS.items() if name != "reward"}
     found: dict[str, list[Problem]] = {}
     for package, base in {**bases, SCHEDULES: Schedule}.items():
-        whole = [cls for cls in classes_by_module(package, base).values() if plugin.defines(cls) and is_dataclass(cls)]
-        untyped = {cls: [fault] for cls in whole if (fault := fault_of_types(cls))}
-        for cls, faults in {**faulty_classes(plugin, package, base), **untyped}.items():
+        faulty = faulty_classes(plugin, package, base)
+        for cls in classes_by_module(package, base).values():
+            if plugin.defines(cls) and (fault := fault_of_types(cls)):
+                faulty[cls] = [fault]
+        for cls, faults in faulty.items():
             file = f"{_folder(package)}/{module_name(cls)}.py"
             for text, line in faults:
                 problem = Problem(

@@ -6,7 +6,7 @@ A schema has the name of its module: `alignlab/objectives/dpo.py` is `/schema/ob
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 
 from hydra.core.config_store import ConfigNode, ConfigStore
@@ -78,9 +78,10 @@ def _schemas(plugins: tuple[Plugin, ...]) -> dict[str, dict[str, type]]:
 
 
 def fault_of_types(cls: type) -> tuple[str, str] | None:
-    """(which field of a dataclass has a type that a config can't hold, the line of Python that mends it)."""
+    """(which field of a class has a type that a config can't hold, the line of Python that mends it)."""
     try:
-        OmegaConf.structured(cls)
+        if is_dataclass(cls):
+            OmegaConf.structured(cls)
     except OmegaConfBaseException as error:
         field = error.full_key or "field"
         reason = str(error).splitlines()[0]

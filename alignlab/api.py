@@ -93,7 +93,7 @@ class Run:
         """The trained model and its tokenizer, from transformers.
 
         trust_remote_code: run the Python code that comes with the model's folder.
-        plugins: those that the run was trained with, as in `plugins=[...]`. A record loads no code by itself.
+        plugins: those that the run was trained with, as in `plugins=...`. A record loads no code by itself.
         Raises ConfigError if the run has no record, and ParentError if it has no policy.
         """
         from alignlab.config.from_record import recorded_plan

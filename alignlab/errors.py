@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from alignlab.spelling import as_typed, counted
+from alignlab.spelling import as_typed, counted, for_shell
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Problem:
         return replace(self, key=f"{prefix}.{self.key}" if self.key else prefix, type_this=fix)
 
     def __str__(self) -> str:
-        fix = f"\n      type: {self.type_this}" if self.type_this else ""
+        fix = f"\n      type: {for_shell(self.type_this)}" if self.type_this else ""
         shown = "" if self.value is None else f" = {as_typed(self.value)}"
         allowed = self.allowed.replace("\n", "\n      ")
         return f"  {self.key}{shown}\n      {allowed}{fix}"

@@ -4,7 +4,7 @@
     my_parts/conf/objective/squared_hinge.yaml     as in conf/objective
 
 A plug-in is loaded if an installed package registers it (entry points of the group `alignlab.plugins`), or if the user
-names it: `plugins=[my_package,./my_parts]`. Nothing else loads one: no record, no config file, no working directory.
+names it: `plugins=my_package,./my_parts`. Nothing else loads one: no record, no config file, no working directory.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import importlib.util
 import itertools
 import os
 import pickle
+import re
+import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
@@ -139,6 +141,15 @@ def registered() -> dict[str, str]:
     return {entry.module: entry.dist.name if entry.dist else entry.module for entry in entry_points(group=GROUP)}
 
 
+def how_to_name(words: Iterable[str]) -> str:
+    """What to type to load plug-ins. Names with spaces or signs of the shell are in quotes."""
+    known = list(words)
+    if all(re.fullmatch(r"[\w./~-]+", word) for word in known):
+        return f"plugins={','.join(known)}"
+    entries = ",".join('"' + word.replace("\\", r"\\").replace('"', r"\"") + '"' for word in known)
+    return shlex.quote(f"plugins=[{entries}]")
+
+
 def is_folder(word: str) -> bool:
     """Whether a word means a folder and not the name of a package."""
     return word.startswith((".", "~")) or "/" in word or os.sep in word
@@ -195,10 +206,10 @@ def _folder_named(word: str) -> tuple[str, Path]:
         raise _problem(word, f"there is no such folder ({folder})")
     if Path.cwd().resolve().is_relative_to(folder):
         text = "must be a folder of its own: all of its files count in the ids of runs"
-        raise _problem(word, text, "plugins=[./my_parts]")
+        raise _problem(word, text, how_to_name(["./my_parts"]))
     if not folder.name.isidentifier():
         text = "must have a name that can be imported: letters, digits and _"
-        raise _problem(word, text, f"plugins=[./{''.join(c if c.isalnum() else '_' for c in folder.name)}]")
+        raise _problem(word, text, how_to_name([f"./{''.join(c if c.isalnum() else '_' for c in folder.name)}"]))
     spec = None if folder.name in _loaded else _spec(folder.name)
     if spec is not None and folder not in [Path(place).resolve() for place in spec.submodule_search_locations or ()]:
         raise _problem(word, f"has the name of another Python module ({folder.name}); rename the folder")
@@ -212,7 +223,7 @@ def _package_named(word: str) -> tuple[str, Path]:
     if spec is None:
         here = Path(word).is_dir()
         text = "there is a folder of this name; a folder is written with ./" if here else "no such package is installed"
-        raise _problem(word, text, f"plugins=[./{word}]" if here else f"pip install {word}")
+        raise _problem(word, text, how_to_name([f"./{word}"]) if here else f"pip install {word}")
     if not spec.submodule_search_locations:
         raise _problem(word, "is a single module; a plug-in is a package with the folders of alignlab")
     return word, Path(next(iter(spec.submodule_search_locations))).resolve()

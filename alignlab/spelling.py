@@ -46,6 +46,33 @@ def as_typed(value: Any) -> str:
     return str(value)
 
 
+def size_in_words(size: int) -> str:
+    """A number of bytes in the largest unit of which it has at least one: `812 bytes`, `1.2 kB`, `3.4 MB`, `5.6 GB`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return counted(size, "byte")
+
+
+def for_shell(text: str) -> str:
+    """A text that says what to type, with quotes around each key=value that has brackets or braces: zsh needs them."""
+    words, word, depth = [], "", 0
+    for sign in f"{text} ":
+        if sign.isspace() and not depth:
+            words += [_in_quotes(word), sign]
+            word = ""
+        else:
+            word += sign
+            depth += (sign in "[{") - (sign in "]}")
+    return ("".join(words) + word)[:-1]
+
+
+def _in_quotes(word: str) -> str:
+    bare = word.rstrip(",;")
+    needed = re.match(r"[\w.+~@/-]+=", bare) and re.search(r"[][{}]", bare) and "'" not in bare
+    return f"'{bare}'{word[len(bare) :]}" if needed else word
+
+
 def _entry_as_typed(entry: Any) -> str:
     """An entry of a list. Texts that hold = or , need quotes."""
     return f'"{entry}"' if isinstance(entry, str) and re.search("[=,]", entry) else as_typed(entry)

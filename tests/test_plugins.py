@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,11 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from alignlab import plugins
+from alignlab.cli.hydra_app import _listed
 from alignlab.config.own_plugins import load_plugins, plugins_for
-from alignlab.config.registry import schemas, store_schemas
+from alignlab.config.registry import GROUPS, schemas, store_schemas
 from alignlab.errors import ConfigError
+from alignlab.optim.base import SCHEDULES, Schedule
 from alignlab.plugins import activate, active, packed, unpacked
 from alignlab.tracking.metrics import check_known
 
@@ -159,6 +162,97 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert active() == ()
 
 
+CUBE = """from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+from alignlab.objectives.base import Objective
+from alignlab.types import Requires
+
+@dataclass
+class Cube(Objective):
+    weight: float = 1.0
+    requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
+
+    def __call__(self, batch):
+        return batch.chosen.logratio("sum") ** 3
+"""
+LINE = '    requires: ClassVar[Requires] = Requires(data="pairs", reference=True)\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text", "line"),
+    [
+        (LINE, "", "lacks the class attribute requires", LINE.strip()),
+        ("requires: ClassVar[Requires]", "requires: Requires", "has requires as a setting", LINE.strip()),
+        ('Requires(data="pairs", reference=True)', '"pairs"', "its value is no Requires", LINE.strip()),
+        ("__call__", "loss", "lacks the method __call__", "def __call__(self, batch: Any) -> torch.Tensor: ..."),
+        ("float = 1.0", "set = None", "has the setting weight with a type that a config can't hold",
+         "weight: <bool, int, float, str, list[str] or dict[str, float]>"),
+        ("@dataclass\n", "", "is no dataclass, so weight can't be set", "@dataclass above `class Cube`"),
+    ],
+)  # fmt: skip
+def test_what_an_objective_lacks(before: str, after: str, text: str, line: str) -> None:
+    write("mine/objectives/cube.py", CUBE.replace(before, after))
+    write("mine/conf/objective/cube.yaml", "defaults: ['/schema/objective/cube@_here_']")
+    with pytest.raises(ConfigError) as caught:
+        load_plugins(["./mine"])
+    (problem,) = caught.value.problems
+    assert problem.allowed.startswith("objectives/cube.py: class Cube ")
+    assert text in problem.allowed
+    assert problem.type_this == f"{line}   in objectives/cube.py"
+
+
+def test_a_whole_objective_lacks_nothing() -> None:
+    write("mine/objectives/cube.py", CUBE)
+    write("mine/conf/objective/cube.yaml", "defaults: ['/schema/objective/cube@_here_']")
+    load_plugins(["./mine"])
+    cube = schemas()["objective"]["cube"]
+    assert cube(weight=2.0).weight == 2.0
+    with pytest.raises(ConfigError, match="names a field that Odd does not have"):
+        type("Odd", (cube,), {"strength": "beta"})()
+
+
+def test_what_a_part_of_each_kind_lacks() -> None:
+    """A class with nothing in it: each method and class attribute that alignlab's own parts of the kind have."""
+    folders = {group.package: group.base for name, group in GROUPS.items() if name != "reward"}
+    for package, base in {**folders, SCHEDULES: Schedule}.items():
+        folder = package.removeprefix("alignlab.").replace(".", "/")
+        code = f"from {base.__module__} import {base.__name__}\nclass Bare({base.__name__}):\n    pass\n"
+        write(f"mine/{folder}/bare.py", code)
+    assert sorted(text.partition("mine: ")[2].replace(": class Bare lacks the", "") for text in told(["./mine"])) == [
+        "callbacks/bare.py method build",
+        "data/sources/bare.py method fingerprint",
+        "data/sources/bare.py method pairs",
+        "evaluation/benchmarks/bare.py method scores",
+        "judges/bare.py method compare",
+        "metrics/bare.py method __call__",
+        "models/adapters/bare.py class attribute can_switch_off",
+        "models/adapters/bare.py method wrap",
+        "models/sources/bare.py method fingerprint",
+        "models/sources/bare.py method load",
+        "objectives/bare.py class attribute requires",
+        "objectives/bare.py method __call__",
+        "optim/bare.py method build",
+        "optim/schedules/bare.py method factor",
+        "rollout/engines/bare.py method sampler",
+        "strategies/bare.py method build",
+        "tracking/sinks/bare.py method open",
+    ]
+
+
+def test_two_parts_in_one_file_and_a_base_of_parts() -> None:
+    code = (TEMPLATE / "my_parts/judges/shorter.py").read_text()
+    write("twice/judges/brief.py", code + code[code.index("@dataclass") :].replace("Shorter", "Briefer"))
+    (found,) = told(["./twice"])
+    assert "twice.judges.brief defines several parts (Briefer, Shorter); give each a file of its own" in found
+    above = "class Brief(ScoreJudge):\n    pass\n\n\n"
+    write("based/judges/brief.py", code.replace("@dataclass", f"{above}@dataclass").replace("r(ScoreJ", "r(Brief#"))
+    text = Path("based/judges/brief.py").read_text().replace("Brief#udge", "Brief")
+    write("based/judges/brief.py", text)
+    load_plugins(["./based"])
+    assert schemas()["judge"]["brief"].__name__ == "Shorter"
+
+
 @pytest.mark.parametrize(
     ("word", "text"),
     [
@@ -246,7 +340,7 @@ def test_a_run_with_a_plugin(alignlab: CLI, my_parts: Path) -> None:
     unloaded = alignlab("evaluate", f"run={folder.name}")
     assert unloaded.code == 2
     assert "was made with the plug-in my_parts, not loaded here" in unloaded.err
-    assert "type: plugins=[./my_parts]" in unloaded.err
+    assert "type: plugins=./my_parts" in unloaded.err
     assert "my_parts" not in [plugin.name for plugin in active()]
 
     def run_id(*more: str) -> str:
@@ -290,7 +384,7 @@ def test_what_is_typed_for_plugins(alignlab: CLI, my_parts: Path) -> None:
     assert "max(0, 1 - βh)²" in listed.out
     assert listed.code == 0
     shown = " ".join(alignlab("train", "--help", "plugins=./my_parts").out.partition("\nPlug-ins: ")[2].split())
-    assert shown.startswith("plugins=[my_package,./my_parts] adds options from your own packages and folders")
+    assert shown.startswith("plugins=my_package,./my_parts adds options from your own packages and folders")
     assert "my_parts: benchmark=additions; callback=weight_norm; data=sums; experiment=lab_squared_hinge; " in shown
     assert "optim.schedule=half; sweep=hinge_beta Keys. Set a value" in shown
 
@@ -348,3 +442,10 @@ def test_the_template_is_built_installed_and_used(tmp_path: Path) -> None:
     assert (tested.returncode, "objective=squared_hinge: 18 contracts kept" in tested.stdout) == (0, True), (
         tested.stdout
     )
+
+
+def test_what_to_type_for_plugins_is_read_as_it_is() -> None:
+    assert plugins.how_to_name(["./my_parts"]) == "plugins=./my_parts"
+    assert plugins.how_to_name(["mine", "./my_parts"]) == "plugins=mine,./my_parts"
+    (word,) = shlex.split(plugins.how_to_name(["./a b", "/c'd/e"]))
+    assert _listed(word.removeprefix("plugins=")) == ["./a b", "/c'd/e"]

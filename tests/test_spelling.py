@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from alignlab.config.registry import schemas
-from alignlab.spelling import as_typed, correct_option, correct_spelling, counted
+from alignlab.spelling import as_typed, correct_option, correct_spelling, counted, for_shell, size_in_words
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,29 @@ def test_counts(number: int, expected: str) -> None:
 )
 def test_values_are_shown_as_they_are_typed(value: Any, expected: str) -> None:
     assert as_typed(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("objective.beta=0.1", "objective.beta=0.1"),
+        ("judge=[]", "'judge=[]'"),
+        ("run=<run> data.columns={a: b c, d: [e]} seed=1", "run=<run> 'data.columns={a: b c, d: [e]}' seed=1"),
+        ("'data.columns={a: b}' judge=[x,y]", "'data.columns={a: b}' 'judge=[x,y]'"),
+        ("a=[1]   or   b={c:1}, or d", "'a=[1]'   or   'b={c:1}', or d"),
+        ('pip install "alignlab[wandb]"', 'pip install "alignlab[wandb]"'),
+        ("seed=[1", "seed=[1"),
+    ],
+)
+def test_what_to_type_is_in_quotes_if_zsh_needs_them(text: str, expected: str) -> None:
+    assert for_shell(text) == expected
+    assert for_shell(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 kB"), (123_456, "123.5 kB"), (2_300_000, "2.3 MB"),
+     (7_000_000_000, "7.0 GB")],
+)  # fmt: skip
+def test_sizes(size: int, expected: str) -> None:
+    assert size_in_words(size) == expected

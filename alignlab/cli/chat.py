@@ -26,7 +26,7 @@ Answers what you type. /new begins a new conversation. /quit or Ctrl-D ends it.
 --against reference   also shows the answers of the policy before its training; or those of any other run or model
 max_new_tokens=256, temperature=1.0, seed=1, accelerator=auto, output_root=outputs
 trust_remote_code=false   run code that comes with a model
-plugins=[...]             packages and folders with parts of your own"""
+plugins=...               packages and folders with parts of your own"""
 
 
 @dataclass(kw_only=True)

@@ -64,7 +64,7 @@ def _options(loader: ConfigLoader, group: str, width: int) -> Iterator[str]:
 
 def _plugins(width: int) -> Iterator[str]:
     """The section on parts of the user's own: how they are loaded, and what those that are loaded add."""
-    yield "Plug-ins: plugins=[my_package,./my_parts] adds options from your own packages and folders to these groups."
+    yield "Plug-ins: plugins=my_package,./my_parts adds options from your own packages and folders to these groups."
     yield "`alignlab init <folder>` makes an example, `alignlab test-plugin <package or folder>` tests one."
     for plugin in active():
         added = "; ".join(f"{key}={', '.join(names)}" for key, names in parts_of(plugin).items())

@@ -15,7 +15,7 @@ from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import visible
-from alignlab.spelling import correct_spelling, counted
+from alignlab.spelling import correct_spelling, counted, size_in_words
 
 if TYPE_CHECKING:
     from alignlab.pipeline.export import Request
@@ -38,7 +38,7 @@ folder          default: <output_root>/exports/<run>-<form>. It is written compl
 --dry-run       says what would be uploaded, and uploads nothing. It needs no network
 output_root=outputs       where the runs are
 trust_remote_code=false   run code that comes with the model
-plugins=[...]             packages and folders with parts of your own"""
+plugins=...               packages and folders with parts of your own"""
 
 
 @dataclass(kw_only=True)
@@ -124,9 +124,10 @@ def _written(request: Request) -> Path:
     made = export(request)
     found = sizes(made.folder)
     for name, size in found.items():
-        print(visible(f"{_size(size)}  {made.folder / name}"))
+        print(visible(f"{size_in_words(size):>10}  {made.folder / name}"))
     if made.left_out:
         print(visible(f"not exported, because adapters need no such files: {', '.join(made.left_out)}"))
+    print(visible(f"written to {made.folder}"))
     return made.folder
 
 
@@ -135,17 +136,13 @@ def _upload(folder: Path, flags: argparse.Namespace) -> int:
 
     found = sizes(folder)
     check_exported(folder)
-    total = f"{counted(len(found), 'file')}, {_size(sum(found.values())).strip()}"
+    total = f"{counted(len(found), 'file')}, {size_in_words(sum(found.values()))}"
     kind = "public" if flags.public else "private"
     if flags.dry_run:
         for name, size in found.items():
-            print(visible(f"{_size(size)}  {name}"))
+            print(visible(f"{size_in_words(size):>10}  {name}"))
         print(f"dry run: {total} would be uploaded to {destination(flags.repo)} ({kind}, if it is new)")
         return 0
     address = upload_exported(folder, flags.repo, public=flags.public)
     print(f"{total} uploaded: {address}")
     return 0
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:10.3f} MB"

@@ -28,7 +28,7 @@ samples=1      answers to each prompt
 max_new_tokens=128, temperature=1.0, seed=1, batch_size=16, accelerator=auto, progress=true
 output_root=outputs       where the runs are, and where answers are stored as they come
 trust_remote_code=false   run code that comes with the model
-plugins=[...]             packages and folders with parts of your own"""
+plugins=...               packages and folders with parts of your own"""
 
 
 @dataclass(kw_only=True)

@@ -180,7 +180,7 @@ def _listed(text: str) -> list[str]:
         value = None
     if not isinstance(value, list) or not all(isinstance(word, str | QuotedString) for word in value):
         text_ = "must be a list of packages and folders"
-        raise ConfigError([Problem("plugins", text, text_, "plugins=[my_package,./my_parts]")])
+        raise ConfigError([Problem("plugins", text, text_, "plugins=my_package,./my_parts")])
     return [word.text if isinstance(word, QuotedString) else str(word) for word in value]
 
 

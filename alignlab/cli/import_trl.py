@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,14 +46,16 @@ def _print(args: Sequence[str]) -> int:
     print(visible("alignlab train " + " \\\n    ".join(map(_quoted, found.words)), MOST_OF_OUTPUT))
     if found.notes:
         print(visible("\nnot carried over, or different:\n" + "\n".join(notes_text(found.notes)), MOST_OF_OUTPUT))
-    fill_in = "Replace what is between < and >. " if any("=<" in word for word in found.words) else ""
+    fill_in = "Replace what is between < and >. " if any(map(_is_to_be_filled_in, found.words)) else ""
     print(f"\n{fill_in}`alignlab check` with the same words shows what would run.")
     return 0
 
 
+def _is_to_be_filled_in(word: str) -> bool:
+    return re.search("<[^<>]+>", word) is not None
+
+
 def _quoted(word: str) -> str:
-    """A word for the shell. A placeholder is none, and is left as it is."""
-    if "=<" in word:
-        return word
+    """A word for the shell."""
     plain_in_double_quotes = "'" in word and not set(word) & set('"$`\\!')
     return f'"{word}"' if plain_in_double_quotes else shlex.quote(word)

@@ -12,7 +12,7 @@ from alignlab.errors import AlignlabError
 def main(argv: Sequence[str]) -> int:
     """Print all objectives, or those whose names are given. Returns the exit code, which is 2 for an unknown name.
 
-    `plugins=[...]` adds the objectives of plug-ins.
+    `plugins=...` adds the objectives of plug-ins.
     """
     from alignlab.cli.hydra_app import with_plugins
     from alignlab.config.catalogue import HEADER, NOTATION, catalogue

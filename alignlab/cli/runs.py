@@ -15,7 +15,7 @@ from alignlab.pipeline.garbage import delete, find_garbage
 from alignlab.runs.archive import members_of, pack, unpack
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, listed_runs, runs_of, select
-from alignlab.spelling import counted
+from alignlab.spelling import counted, size_in_words
 from alignlab.tracking.wandb_sync import check_login, offline_folder, upload
 
 _HELP = """usage: alignlab runs [list] [condition ...]         list the newest 200 runs that meet all conditions
@@ -175,23 +175,19 @@ def _gc(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     kinds = dict.fromkeys(piece.kind for piece in found.pieces)
     for kind in kinds:
         sizes = [piece.size for piece in found.pieces if piece.kind == kind]
-        print(f"{kind}: {len(sizes)}, {_megabytes(sum(sizes))}")
+        print(f"{kind}: {len(sizes)}, {size_in_words(sum(sizes))}")
     if not found.pieces:
         print(f"nothing to delete below {root}")
         return 0
-    total = f"{len(found.pieces)} of these, {_megabytes(sum(piece.size for piece in found.pieces))},"
+    total = f"{len(found.pieces)} of these, {size_in_words(sum(piece.size for piece in found.pieces))},"
     if not flags.yes and not _agreed(f"delete {total} for good? [y/N] "):
         print("nothing deleted; --yes deletes without a question")
         return 1
     number, size, kept = delete(found.pieces)
-    print(f"deleted {number}, {_megabytes(size)}")
+    print(f"deleted {number}, {size_in_words(size)}")
     for path in kept:
         print(visible(f"{path}: not deleted, because a process uses it"), file=sys.stderr)
     return 1 if kept else 0
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def _agreed(question: str) -> bool:
@@ -233,7 +229,7 @@ def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     file = Path(words[1] if len(words) == 2 else f"{sweep or runs[0]}.tar")
     number = pack(root, sweep, runs, file, weights=not flags.no_weights)
     without = ", without weights" if flags.no_weights else ""
-    size = f"{file.stat().st_size / 1e6:.1f} MB"
+    size = size_in_words(file.stat().st_size)
     print(visible(f"{counted(len(runs), 'run')} ({counted(number, 'file')}, {size}{without}) packed into {file}"))
     return 0
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        (plugin,) = load_plugins([name], installed=False)
+        (plugin,) = load_plugins([name], installed=False, faulty_parts=True)
         return _test(plugin, words)
     except AlignlabError as error:
         return print_error(error, argv)

@@ -205,7 +205,7 @@ class Composer:
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
         fix = f"{key}={guess or '<one of these>'}"
         if not guess and key in (*GROUPS, "experiment"):
-            fix += "   or, if it is a part of your own: plugins=[<package or folder>]"
+            fix += "   or, if it is a part of your own: plugins=<package or folder>"
         return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
 
     def _needs_option(self, group: str) -> bool:

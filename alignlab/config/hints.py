@@ -165,7 +165,8 @@ _SHARED = f"strategy=ddp or strategy=fsdp says how the devices of a run share th
 _SAMPLER = "engine=vllm samples with vLLM; engine.cache_gb is its memory for keys and values, engine.server a server"
 _NAME = "a run is named by its id, a hash of its settings; sweep.name=<name> names a sweep"
 _REWARD = (
-    "reward=reward_model reward.model=<folder or hub name> reward.run=[], or reward=gold reward.function=my_rules:score"
+    "reward=reward_model reward.model=<folder or hub name> 'reward.run=[]', "
+    "or reward=gold reward.function=my_rules:score"
 )
 _DEVICE = f"trainer.accelerator is auto, cpu, gpu or mps; {_DEVICES}"
 _WORKERS = "rows are tokenized once, before training, and kept; there are no workers and no unused columns"

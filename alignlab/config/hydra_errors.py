@@ -28,6 +28,9 @@ def unreadable(override: str) -> Problem:
         return Problem(override, None, "can't be read", "key=value, without spaces around =")
     if odd := re.search(r"[^\w.@/:~+-]", key.removeprefix("${")):
         return Problem(override, None, f"can't be read: no key has the character {_shown(odd[0])}", "key=value")
+    if placeholder := re.search(r"<[^<>]+>", value):
+        text = f"can't be read: {placeholder[0]} stands for a value of yours; type the value in its place"
+        return Problem(override, None, text, f"{key}=...")
     if re.fullmatch(r"\[[^][{}()'\"]*=[^][{}()'\"]*\]", value):
         fixed = as_typed([entry.strip() for entry in value[1:-1].split(",")])
         return Problem(

@@ -423,7 +423,7 @@ def _model(result: Imported, rest: dict[str, Any]) -> None:
         modules = rest.pop("lora_target_modules", None)
         if modules:
             names = ",".join(map(str, modules)) if isinstance(modules, list) else modules
-            result.set("peft.target_modules", f"'{names}'")
+            result.set("peft.target_modules", names if _is_open(names) else f"'{names}'")
         else:
             result.note(
                 "lora_target_modules", "peft chooses layers by the architecture; peft=lora takes all linear ones"

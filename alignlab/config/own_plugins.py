@@ -12,12 +12,13 @@ import yaml
 from omegaconf import DictConfig
 
 from alignlab.config.paths import conf_dir
-from alignlab.config.registry import GROUPS, remove_plugin_schemas, schemas
+from alignlab.config.registry import GROUPS, fault_of_types, remove_plugin_schemas, schemas
 from alignlab.config.schemas import Train
+from alignlab.discovery import classes_by_module, faulty_classes, module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.mix import offline_objectives
-from alignlab.optim.base import schedules
-from alignlab.plugins import Plugin, activate, active, load, plugins_of, registered
+from alignlab.optim.base import SCHEDULES, Schedule, schedules
+from alignlab.plugins import Plugin, activate, active, how_to_name, load, plugins_of, registered
 
 
 def problems_of_plugins(config: DictConfig) -> Iterator[Problem]:
@@ -28,7 +29,7 @@ def problems_of_plugins(config: DictConfig) -> Iterator[Problem]:
         word for word in named if word not in loaded and str(Path(word).expanduser().resolve()) not in loaded
     ]:
         text = "is set by a config file; a plug-in is code, so it is loaded only if the command line names it"
-        yield Problem("plugins", named, text, f"plugins=[{','.join(unloaded)}]")
+        yield Problem("plugins", named, text, how_to_name(map(_short, unloaded)))
 
 
 def plugins_of_run(train: Train) -> list[Plugin]:
@@ -72,7 +73,7 @@ def record_of(plugins: Sequence[Plugin]) -> dict[str, Any]:
 def how_to_load(recorded: Mapping[str, Any]) -> str:
     """What to type so that the plug-ins that a record names are loaded."""
     sources = [_short(str(about.get("source", name))) for name, about in recorded.items()]
-    return f"plugins=[{','.join(sources)}]"
+    return how_to_name(sources)
 
 
 def _short(source: str) -> str:
@@ -84,10 +85,13 @@ def _short(source: str) -> str:
     return f"./{path.relative_to(here).as_posix()}" if path.is_relative_to(here) else source
 
 
-def load_plugins(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
-    """Load plug-ins for this command. Raises ConfigError with everything that is wrong with them and their parts."""
+def load_plugins(words: Sequence[str], *, installed: bool = True, faulty_parts: bool = False) -> tuple[Plugin, ...]:
+    """Load plug-ins for this command. Raises ConfigError with everything that is wrong with them and their parts.
+
+    faulty_parts: allow parts that can't be used (`problems_of_parts`). They are no options then.
+    """
     try:
-        return _load_with_parts(words, installed)
+        return _load_with_parts(words, installed, faulty_parts)
     except ConfigError as error:
         named = registered() if installed else {}
         unasked = {package: name for package, name in named.items() if package not in words}
@@ -102,7 +106,7 @@ def _with_cure(problem: Problem, unasked: Mapping[str, str]) -> Problem:
     return replace(problem, allowed=text, type_this=f"pip uninstall {unasked[str(problem.value)]}")
 
 
-def _load_with_parts(words: Sequence[str], installed: bool) -> tuple[Plugin, ...]:
+def _load_with_parts(words: Sequence[str], installed: bool, faulty_parts: bool) -> tuple[Plugin, ...]:
     before = active()
     found = load(words, installed=installed)
     problems: list[Problem] = []
@@ -110,6 +114,8 @@ def _load_with_parts(words: Sequence[str], installed: bool) -> tuple[Plugin, ...
         activate([plugin])  # one at a time, so that each one's problems are found
         try:
             problems += problems_of_files(plugin, found)
+            if not faulty_parts:
+                problems += [problem for part in problems_of_parts(plugin).values() for problem in part]
         except ConfigError as error:
             problems += error.problems
     activate(found)
@@ -155,10 +161,8 @@ def problems_of_files(plugin: Plugin, plugins: Sequence[Plugin]) -> Iterator[Pro
     own = {file.relative_to(conf) for file in conf.rglob("*.yaml")} if conf.is_dir() else set()
     parts = [cls for group in known.values() for cls in group.values() if plugin.defines(cls)]
     parts += [cls for cls in schedules().values() if plugin.defines(cls)]
-    if not (own or parts):
-        folders = ", ".join(
-            sorted({group.package.removeprefix("alignlab.").replace(".", "/") for group in GROUPS.values()})
-        )
+    if not (own or parts or problems_of_parts(plugin)):
+        folders = ", ".join(sorted({_folder(group.package) for group in GROUPS.values()}))
         text = f"has no parts: it needs conf/ with YAML files, and classes in folders as in alignlab ({folders})"
         yield Problem("plugins", plugin.source, text)
     others = [("alignlab", conf_dir()), *((p.name, p.folder / "conf") for p in plugins if p.name < plugin.name)]
@@ -167,12 +171,53 @@ def problems_of_files(plugin: Plugin, plugins: Sequence[Plugin]) -> Iterator[Pro
             if (folder / file).is_file():
                 text = f"conf/{file.as_posix()} has the name of an option of {name}; rename the file"
                 yield Problem("plugins", plugin.source, text)
-    for file in sorted(own):
-        yield from _problems_of_yaml(plugin, conf / file, file.as_posix(), known)
+
+
+def problems_of_parts(plugin: Plugin) -> dict[str, list[Problem]]:
+    """The problems of parts of an active plug-in that can't be used: file of the part in its folder -> problems.
+
+    The file is the YAML file that names the part, or the Python file of a part that none names.
+    """
+    conf, known, faulty = plugin.folder / "conf", schemas(), _faulty_parts(plugin)
+    found = {
+        f"conf/{name}": list(_problems_of_yaml(plugin, conf / name, name, known, faulty))
+        for name in sorted(file.relative_to(conf).as_posix() for file in conf.rglob("*.yaml"))
+    }
+    told = [problem for problems in found.values() for problem in problems]
+    found |= {file: problems for file, problems in faulty.items() if problems[0] not in told}
+    return {file: problems for file, problems in found.items() if problems}
+
+
+def _faulty_parts(plugin: Plugin) -> dict[str, list[Problem]]:
+    """Python file in the folder of a plug-in -> why the classes that it defines can't be parts."""
+    bases = {group.package: group.base for name, group in GROUPS.items() if name != "reward"}
+    found: dict[str, list[Problem]] = {}
+    for package, base in {**bases, SCHEDULES: Schedule}.items():
+        faulty = faulty_classes(plugin, package, base)
+        for cls in classes_by_module(package, base).values():
+            if plugin.defines(cls) and (fault := fault_of_types(cls)):
+                faulty[cls] = [fault]
+        for cls, faults in faulty.items():
+            file = f"{_folder(package)}/{module_name(cls)}.py"
+            for text, line in faults:
+                problem = Problem(
+                    "plugins", plugin.source, f"{file}: class {cls.__name__} {text}", f"{line}   in {file}"
+                )
+                found.setdefault(file, []).append(problem)
+    return found
+
+
+def _folder(package: str) -> str:
+    """The folder of a plug-in that belongs to a package of alignlab."""
+    return package.removeprefix("alignlab.").replace(".", "/")
 
 
 def _problems_of_yaml(
-    plugin: Plugin, file: Path, name: str, known: Mapping[str, Mapping[str, type]]
+    plugin: Plugin,
+    file: Path,
+    name: str,
+    known: Mapping[str, Mapping[str, type]],
+    faulty: Mapping[str, list[Problem]],
 ) -> Iterator[Problem]:
     """The problem of a file that is no YAML, or whose defaults list names a schema that there is not."""
     try:
@@ -185,8 +230,8 @@ def _problems_of_yaml(
         if not (isinstance(entry, str) and entry.startswith("/schema/")):
             continue
         group, _, option = entry.removeprefix("/schema/").partition("@")[0].rpartition("/")
-        if group in known and option not in known[group]:
-            folder = GROUPS[group].package.removeprefix("alignlab.").replace(".", "/")
-            base = GROUPS[group].base.__name__
-            text = f"conf/{name} names {entry}, but {folder}/{option}.py with a subclass of {base} is not there"
-            yield Problem("plugins", plugin.source, text)
+        if group not in known or option in known[group]:
+            continue
+        part = f"{_folder(GROUPS[group].package)}/{option}.py"
+        text = f"conf/{name} names {entry}, but {part} with a subclass of {GROUPS[group].base.__name__} is not there"
+        yield from faulty.get(part, [Problem("plugins", plugin.source, text)])

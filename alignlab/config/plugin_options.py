@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from alignlab.config.composer import COMPOSE_ERRORS, Composer
 from alignlab.config.diagnose import diagnose
+from alignlab.config.own_plugins import problems_of_parts
 from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate, to_train
 from alignlab.config.registry import GROUPS, NAMED_GROUPS, schemas
@@ -61,17 +62,21 @@ def options_of(plugin: Plugin, words: Sequence[str]) -> Iterator[Option]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         composers = {name: Composer(loader, name) for name in ("train", "evaluate")}
-        conf = plugin.folder / "conf"
+        conf, faulty = plugin.folder / "conf", problems_of_parts(plugin)
         for file in sorted(conf.rglob("*.yaml")):
             group, _, name = file.relative_to(conf).with_suffix("").as_posix().partition("/")
             if not name:
                 text = "is in no folder; the folder of a file is its config group"
                 yield Option(file.name, "", problems=[Problem(f"conf/{file.name}", None, text)])
+            elif problems := faulty.pop(f"conf/{group}/{name}.yaml", []):
+                yield Option(f"{group}={name}", group, problems=problems)
             else:
                 yield _tried(composers, group, name, words)
         for file in sorted((plugin.folder / "sweeps").glob("*.yaml")):
             found = diagnose("train", [f"sweep={file.stem}"], many=True)
             yield _judged(Option(f"sweep={file.stem}", "sweep"), found)
+        for name, problems in faulty.items():
+            yield Option(name, "", problems=problems)
 
 
 def without_yaml(plugin: Plugin) -> Iterator[str]:

@@ -6,11 +6,12 @@ A schema has the name of its module: `alignlab/objectives/dpo.py` is `/schema/ob
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 
 from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.callbacks.base import Callback
 from alignlab.config.schemas import Evaluate, Synthesize, Train, Trainer
@@ -56,15 +57,36 @@ GROUPS = {
 # Groups of which a config can have several options at once, each under its name.
 NAMED_GROUPS = ("judge", "tracking", "metric", "callback", "benchmark")
 
+_TYPES = "bool, int, float, str, list[str] or dict[str, float]"
+
 
 def schemas() -> dict[str, dict[str, type]]:
-    """group -> module name -> dataclass."""
+    """group -> module name -> dataclass. Classes of plug-ins with a `fault_of_types` are left out."""
     return _schemas(active())
 
 
 @lru_cache(maxsize=8)
 def _schemas(plugins: tuple[Plugin, ...]) -> dict[str, dict[str, type]]:
-    return {name: classes_by_module(group.package, group.base) for name, group in GROUPS.items()}
+    return {
+        name: {
+            option: cls
+            for option, cls in classes_by_module(group.package, group.base).items()
+            if cls.__module__.startswith("alignlab.") or not fault_of_types(cls)
+        }
+        for name, group in GROUPS.items()
+    }
+
+
+def fault_of_types(cls: type) -> tuple[str, str] | None:
+    """(which field of a class has a type that a config can't hold, the line of Python that mends it)."""
+    try:
+        if is_dataclass(cls):
+            OmegaConf.structured(cls)
+    except OmegaConfBaseException as error:
+        field = error.full_key or "field"
+        reason = str(error).splitlines()[0]
+        return f"has the setting {field} with a type that a config can't hold: {reason}", f"{field}: <{_TYPES}>"
+    return None
 
 
 def store_schemas() -> None:

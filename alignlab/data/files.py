@@ -92,11 +92,25 @@ def parse_records(raw: bytes, path: str | Path) -> list[Record]:
 
 
 def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError:
-    """An error that states how many rows of a file can't be used, and lists the first five faults."""
+    """An error that states how many rows of a file can't be used, and lists the first five faults.
+
+    A fault that several rows have is listed once, with the first of them.
+    """
     rows = counted(len({place for place, _ in faults}), "row")
-    shown = [f"\n  {place}: {text}" for place, text in faults[:_MAX_LISTED]]
-    more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
+    places: dict[str, list[str]] = {}
+    for place, text in faults:
+        places.setdefault(text, []).append(place)
+    listed = list(places.items())[:_MAX_LISTED]
+    shown = [f"\n  {where[0]}: {_also_of(text, len(where) - 1)}" for text, where in listed]
+    others = len(faults) - sum(len(where) for _, where in listed)
+    more = f"\n  and {others} more" if others else ""
     return DataError(f"{path}: {rows} can't be used{''.join(shown)}{more}{note}")
+
+
+def _also_of(fault: str, others: int) -> str:
+    """A fault with the number of other rows that have it, on its first line."""
+    line, end, rest = fault.partition("\n")
+    return f"{line} (also {counted(others, 'other row')}){end}{rest}" if others else fault
 
 
 def columns_of(records: Iterable[Record]) -> list[str]:

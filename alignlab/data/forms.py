@@ -13,6 +13,7 @@ Columns that hold the same thing must agree. A row whose columns disagree is ref
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -53,8 +54,13 @@ _WRITTEN = {True: "true", False: "false", None: "null"}  # values as they are ty
 
 _WORDS = {
     "good": True, "bad": False, "desirable": True, "undesirable": False, "chosen": True, "rejected": False,
-    "accepted": True, "positive": True, "negative": False, "yes": True, "no": False,
+    "accepted": True, "positive": True, "negative": False, "yes": True, "no": False, "up": True, "down": False,
+    "thumbs up": True, "thumbs down": False, "thumb up": True, "thumb down": False, "thumbsup": True,
+    "thumbsdown": False, "upvote": True, "downvote": False, "like": True, "dislike": False, "liked": True,
+    "disliked": False, "\N{THUMBS UP SIGN}": True, "\N{THUMBS DOWN SIGN}": False,
 }  # fmt: skip
+
+NO_LABEL = "label must be"  # how a fault of a label begins
 
 
 def pair_of(row: Record) -> Pair:
@@ -153,16 +159,17 @@ def read_label(value: Any, labels: Mapping[Any, bool | None]) -> bool:
             allowed = ", ".join(map(str, labels))
             more = ", ".join(f"{key}: {_WRITTEN[good]}" for key, good in labels.items())
             raise UnusableRowError(
-                f"label must be one of {allowed} (data.labels), not {value!r:.80}\n"
+                f"{NO_LABEL} one of {allowed} (data.labels), not {value!r:.80}\n"
                 f"    type: 'data.labels={{{more}, {word:.80}: null}}' to leave such rows out"
             )
         return bool(known[word])
-    if isinstance(value, str) and word in _WORDS:
-        return _WORDS[word]
-    try:
-        return read_boolean(value, "label")
-    except UnusableRowError as error:
-        raise UnusableRowError(f"{error}\n    type: 'data.labels={{<word>: true, <word>: false}}'") from None
+    known_word = usual_label(value)
+    return read_boolean(value, "label") if known_word is None else known_word
+
+
+def usual_label(value: Any) -> bool | None:
+    """Whether a usual word for a label means good; None if it is no such word."""
+    return _WORDS.get(" ".join(re.split(r"[\s_-]+", label_key(value)))) if isinstance(value, str) else None
 
 
 def read_number(value: Any, what: str) -> float:

@@ -24,7 +24,7 @@ from alignlab.data.conversations import (
 from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
 from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.forms import NEEDED, PROMPT, PROMPT_COLUMNS, WHOLE, read_number
+from alignlab.data.forms import NEEDED, NO_LABEL, PROMPT, PROMPT_COLUMNS, WHOLE, read_number
 from alignlab.data.held_out import divided
 from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
 from alignlab.data.rows import LeftOut, Loaded, Place, Split
@@ -273,7 +273,7 @@ class OwnFiles(Source):
 
     def _columns_with(self, more: Mapping[str, str]) -> str:
         """What to type to give further columns their names. The names that are set are repeated."""
-        own = {name: _quoted(source) for name, source in self.columns.items()}
+        own = {name: as_name(source) for name, source in self.columns.items()}
         return f"'data.columns={{{', '.join(f'{name}: {source}' for name, source in (own | dict(more)).items())}}}'"
 
     def _taken(self, columns: Sequence[str]) -> set[str]:
@@ -307,8 +307,15 @@ class OwnFiles(Source):
             note = (
                 f"\n  the columns are: {_listed(columns)}\n  type: {self._columns_with({'prompt': _any_of(columns)})}"
             )
-            raise unusable_rows(path, faults, note if no_prompt else "")
+            note = note if no_prompt else ""
+            if any(fault.startswith(NO_LABEL) for _, fault in faults):
+                note += self.note_on_labels(record.get("label") for _, record in located)
+            raise unusable_rows(path, faults, note)
         return Loaded(rows).with_rows(rows, left_out)
+
+    def note_on_labels(self, labels: Iterable[Any]) -> str:
+        """What to type if a label of a row is not known, after a line break; empty if the source has no setting."""
+        return ""
 
     def _row(self, record: Record) -> Any:
         record = self.convert(record)
@@ -373,7 +380,7 @@ def _other_source(columns: Collection[str]) -> str:
 _WORDS_FOR_VALUES = ("null", "true", "false", "nan", "inf")
 
 
-def _quoted(source: str) -> str:
+def as_name(source: str) -> str:
     """A name of a column as it is typed. Names with spaces, brackets or signs need quotes; so do words for values."""
     plain = re.fullmatch(r"[A-Za-z_][\w.-]*", source, re.ASCII) and source.lower() not in _WORDS_FOR_VALUES
     return source if plain else f'"{source}"'
@@ -381,7 +388,7 @@ def _quoted(source: str) -> str:
 
 def _any_of(columns: Iterable[str]) -> str:
     """What stands for the name of a column, with quotes if one of the names needs them."""
-    return "<its name>" if all(_quoted(column) == column for column in columns) else '"<its name>"'
+    return "<its name>" if all(as_name(column) == column for column in columns) else '"<its name>"'
 
 
 def _alike(name: str, columns: Iterable[str]) -> str:

@@ -27,6 +27,8 @@ from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
+PROMPTS = 64  # the number of an evaluation for which none is chosen
+
 
 @dataclass(frozen=True)
 class Question:
@@ -111,11 +113,16 @@ def _prompt_column(row: Row) -> str:
 
 
 def questions_of(rows: Iterable[Completion | Question], most: int) -> list[Question]:
-    """The first `most` distinct prompts of the rows (0: all), in their order, each with its first answer."""
+    """The first `most` distinct prompts of the rows (0: all), in their order, each with its first answer.
+
+    That there are fewer is logged, unless `most` is the default, which nobody asked for.
+    """
     questions: dict[str, Question] = {}
     for row in rows:
         question = row if isinstance(row, Question) else Question(row.prompt, row.completion, row.ended)
         questions.setdefault(question.id, question)
-    if len(questions) < most:
-        log.info("evaluation.prompts=%d, but there are only %s", most, counted(len(questions), "different prompt"))
+    if len(questions) < most != PROMPTS:
+        are = "is" if len(questions) == 1 else "are"
+        there = counted(len(questions), "different prompt")
+        log.info("evaluation.prompts=%d, but there %s only %s", most, are, there)
     return list(questions.values())[: most or None]

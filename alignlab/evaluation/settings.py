@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from alignlab.checks import at_least, model_problems
 from alignlab.errors import DataError, Problem
 from alignlab.evaluation.graded_pairs import read_graded
-from alignlab.evaluation.questions import read_questions
+from alignlab.evaluation.questions import PROMPTS, read_questions
 from alignlab.models.lineage import comes_with_code, is_local_model
 from alignlab.models.sources.base import check_pretrained
 from alignlab.rollout.settings import Sampling
@@ -45,7 +45,7 @@ class Evaluation(Sampling):
     """
 
     seed: int = 1
-    prompts: int = 64
+    prompts: int = PROMPTS
     questions: str = ""
     pairs: str = ""
     samples: int = 1

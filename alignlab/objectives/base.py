@@ -62,6 +62,8 @@ class Objective(Checked, ABC):
                 setattr(self, field, value)
 
     def problems(self) -> Iterator[Problem]:
+        if self.strength and not hasattr(self, self.strength):
+            yield Problem("strength", self.strength, f"names a field that {type(self).__name__} does not have")
         if self.dialects:
             yield from one_of("dialect", getattr(self, "dialect", ""), self.dialects)
 

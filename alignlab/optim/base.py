@@ -14,6 +14,8 @@ from alignlab.discovery import classes_by_module
 from alignlab.errors import Problem
 from alignlab.optim.schedules.base import Schedule
 
+SCHEDULES = "alignlab.optim.schedules"  # the package that holds them
+
 
 @dataclass(kw_only=True)
 class Optim(Checked, ABC):
@@ -88,7 +90,7 @@ class Optim(Checked, ABC):
 
 def schedules() -> dict[str, type[Schedule]]:
     """Name -> schedule, for those of alignlab and of plug-ins."""
-    return classes_by_module("alignlab.optim.schedules", Schedule)
+    return classes_by_module(SCHEDULES, Schedule)
 
 
 def like(number: float | torch.Tensor, weights: torch.Tensor) -> float | torch.Tensor:

@@ -15,6 +15,8 @@ from alignlab.config.plan import Plan
 from alignlab.config.schemas import Evaluate, labelling_judge
 from alignlab.data.fingerprint import path_digest
 from alignlab.data.layout import PLAIN
+from alignlab.data.own_files import OwnFiles
+from alignlab.data.sources.base import Source
 from alignlab.errors import ConfigError, DamagedError, DataError, Problem
 from alignlab.evaluation.benchmarks import xstest
 from alignlab.evaluation.examples import Examples
@@ -340,6 +342,13 @@ def _implied_accuracy(plan: Plan, file: str, folder: Path, request: Evaluate) ->
     return store_graded(folder, graded, implied_rewards(policy, reference, graded, options))
 
 
+def _more_held_out(data: Source) -> str:
+    """How a new run holds out more rows; empty if that is not a matter of one setting."""
+    if isinstance(data, OwnFiles) and not (data.eval_path or data.eval_split):
+        return "; in a new run, data.eval_fraction=0.5 holds out half of the rows"
+    return "; in a new run, a larger data.eval_limit takes more" if data.eval_limit == 1 else ""
+
+
 def _sample(
     plan: Plan,
     settings: Evaluation,
@@ -362,7 +371,8 @@ def _sample(
     bar = progress_bar(bars_wanted(request.progress))
     suite = suite_of(plan, start, settings, request.engine, device, bar, Path(plan.train.output_root) / "samples")
     if len(sizes) > 1 and len(suite.questions) < 2:
-        raise DataError(f"{counted(len(suite.questions), 'held-out prompt')} is too few for a KL with an interval")
+        text = f"{counted(len(suite.questions), 'held-out prompt')} is too few for a KL with an interval"
+        raise DataError(text + _more_held_out(plan.train.data))
     sampling = sampling_of(settings, request.engine)
     facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling}
     parts: list[Examples] = []

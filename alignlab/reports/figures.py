@@ -65,7 +65,11 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
 
     Raises DataError if no finished run has both.
     """
-    frame = _some(series.frontier_frame(found), found, "has a KL and a reward")
+    frame = _some(
+        series.frontier_frame(found),
+        found,
+        "has a KL and a reward: `alignlab evaluate` with judge=gold or judge=reward_model gives them",
+    )
     points, (curves, _) = series.frontier_points(found), series.exact_frontiers(found)
     exact = frame["kind"].iloc[0] == "exact"
     with styled(style):
@@ -126,7 +130,7 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
         raise DataError(f"{found.name}: no axis has several numeric values, so there is no strength to draw against")
     known = series.strength_metrics(found)
     metric = _chosen(metric, known, _METRICS, found)
-    frame = _some(series.metric_frame(found, metric), found, f"has {metric}")
+    frame = _some(series.metric_frame(found, metric), found, f"has {metric or 'a metric to draw'}")
     with styled(style):
         lines = list(_lines(found, frame))
         figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
@@ -158,7 +162,7 @@ def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
     frame = series.curves_frame(found, metric.split(",") if metric else _CURVES)
     known = list(frame["metric"].unique())
     metrics = [_chosen(name, known, _CURVES, found) for name in (metric.split(",") if metric else [""])]
-    frame = _some(frame, found, f"has the curve {metrics[0]}")
+    frame = _some(frame, found, f"has {f'the curve {metrics[0]}' if metrics[0] else 'a curve'}")
     with styled(style):
         panels = []
         for name in metrics:

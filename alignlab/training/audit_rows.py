@@ -225,7 +225,8 @@ def _too_few_prompts(evaluation: RunEvaluation, looks: Mapping[Split, Look]) -> 
         return
     there = count_different(texts.prompts)
     if there < evaluation.prompts:
-        text = f"evaluation.prompts={evaluation.prompts}, but only {there} different prompts are held out"
+        held_out = f"{counted(there, 'different prompt')} {'is' if there == 1 else 'are'} held out"
+        text = f"evaluation.prompts={evaluation.prompts}, but only {held_out}"
         yield Finding("few_held_out", text, "eval", there, there / evaluation.prompts, f"evaluation.prompts={there}")
 
 

@@ -58,7 +58,7 @@ def test_warnings_do_not_fail(alignlab: Run, pairs: list[str], tmp_path: Path) -
     assert result.code == 0
     assert "training rows: 7, 5 different prompts\n" in result.out
     assert "warning    1 of 7 training rows (14.3%) are the same as an earlier row (train.jsonl, row 5)\n" in result.out
-    assert "                 type: data.drop=[duplicate]\n" in result.out
+    assert "                 type: 'data.drop=[duplicate]'\n" in result.out
     assert "warning    2 of 4 held-out rows (50.0%) have a prompt that training uses too" in result.out
     assert "10 updates of 4 rows, an epoch is 1.75 updates, 5.71 epochs in all" in result.out
     assert "loss at the start 0.6931" in result.out

@@ -13,6 +13,7 @@ import pytest
 
 from alignlab.integrity import sha256_of, write_sealed
 from alignlab.models.sources.base import load_pretrained
+from alignlab.spelling import size_in_words
 from tests.hub_server import HubServer
 from tests.models.taken_out import UP_PROJ, take_out
 from tests.test_old_runs import FIXTURE, LOW
@@ -47,7 +48,9 @@ def test_a_run_is_exported_once(runs: Path, alignlab: Run) -> None:
     folder = EXPORTS / f"{LOW}-merged"
     names = {file.name for file in folder.iterdir()}
     assert names > {"README.md", "config.json", "model.safetensors", "generation_config.json", "tokenizer.json"}
-    assert len(found.out.splitlines()) == len(names)
+    *files, last = found.out.splitlines()
+    assert len(files) == len(names)
+    assert last == f"written to {folder}"
     about = json.loads((folder / "export.json").read_text())
     assert (about["form"], about["run"]) == ("merged", LOW)
     assert about["files"] == {name: sha256_of(folder / name) for name in names - {"export.json"}}
@@ -126,7 +129,7 @@ def test_a_dry_run_names_files_and_sizes(runs: Path, alignlab: Run) -> None:
     size = sum(file.stat().st_size for file in folder.iterdir())
     told = found.out.splitlines()[-1]
     assert told.startswith(
-        f"dry run: {len(list(folder.iterdir()))} files, {size / 1e6:.3f} MB would be uploaded to http"
+        f"dry run: {len(list(folder.iterdir()))} files, {size_in_words(size)} would be uploaded to http"
     )
     assert told.endswith("/me/thing (private, if it is new)")
     assert '"me/thing"' in (folder / "README.md").read_text(), "its code loads it from there"

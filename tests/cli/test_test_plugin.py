@@ -39,6 +39,9 @@ def test_what_is_broken_is_told(alignlab: CLI) -> None:
     )
     shutil.copy(TEMPLATE / "my_parts/conf/objective/squared_hinge.yaml", "broken/conf/objective/squared_hinge.yaml")
     shutil.copy(TEMPLATE / "my_parts/judges/shorter.py", "broken/judges/shorter.py")
+    bare = "from alignlab.objectives.base import WithReference\n\nclass Bare(WithReference):\n    pass\n"
+    Path("broken/objectives/bare.py").write_text(bare)
+    Path("broken/conf/objective/bare.yaml").write_text("defaults:\n  - /schema/objective/bare@_here_\n")
     Path("broken/conf/experiment/wrong.yaml").write_text("# @package _global_\nobjective:\n  beta: -1\n")
     Path("broken/conf/data/mine.yaml").write_text("defaults:\n  - /schema/data/pairs@_here_\n  - _self_\npath: ???\n")
     found = alignlab("test-plugin", "broken")
@@ -47,6 +50,8 @@ def test_what_is_broken_is_told(alignlab: CLI) -> None:
     assert "objective=squared_hinge: Padding, which is NaN here, changes nothing" in found.out
     assert "if bad ones do: is a sign wrong?" in found.out
     assert "address" not in found.out, "an objective of one's own needs no paper"
+    assert "  objective=bare: can't be chosen\n    plugins = " in found.out, "the other parts are tested all the same"
+    assert "objectives/bare.py: class Bare lacks the class attribute requires" in found.out
     assert "experiment=wrong: can't be chosen" in found.out
     assert "must be greater than 0" in found.out
     assert "broken.judges.shorter can't be chosen: there is no conf/judge/shorter.yaml" in found.out

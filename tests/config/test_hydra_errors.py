@@ -32,6 +32,8 @@ parser = OverridesParser.create()
         ("data.path=[a=b]", "entries that hold = need quotes", "'data.path=[\"a=b\"]'"),
         ("seed=[1,,2]", "a bracket, a comma or a quote is not expected there", "'seed=\"[1,,2]\"'"),
         ("objective beta=1", 'no key has the character " "', "key=value"),
+        ("run=<run>", "<run> stands for a value of yours; type the value in its place", "run=..."),
+        ("a={<word>: true}", "<word> stands for a value of yours; type the value in its place", "a=..."),
         ("=1", "can't be read", "key=value, without spaces around ="),
     ],
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from alignlab.config.composer import without_hydra
+from alignlab.config.hydra_errors import unreadable
 from alignlab.config.import_trl import LEARNING_RATES, import_trl
 from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_train
@@ -250,12 +254,33 @@ def test_mistakes_are_told(content: str, words: list[str], text: str, tmp_path: 
     assert text in found.err
 
 
+@pytest.mark.parametrize("trainer", ["dpo", "kto", "grpo"])
+def test_placeholders_are_told_before_a_run(trainer: str, tmp_path: Path) -> None:
+    """Each word with a placeholder, as it was printed, is a problem that says so."""
+    script = tmp_path / "train.py"
+    names = {"dpo": "DPO", "kto": "KTO", "grpo": "GRPO"}
+    script.write_text(
+        f"args = {names[trainer]}Config(learning_rate=a(), beta=b(), per_device_train_batch_size=c())\n"
+        f"{names[trainer]}Trainer(args=args, peft_config=LoraConfig(target_modules=d()))\n"
+    )
+    words = [word for word in import_trl(script).words if "<" in word]
+    assert {word.partition("=")[0] for word in words} >= {"model.name", "data.path", "optim.lr", "objective.beta",
+                                                          "peft.target_modules", "trainer.batch_size"}  # fmt: skip
+    for word in words:
+        with pytest.raises(HydraException):
+            OverridesParser.create().parse_override(word)
+        problem = unreadable(word)
+        assert re.fullmatch(r"can't be read: <[\w ,x]+> stands for a value of yours; .*", problem.allowed), word
+        assert problem.type_this == f"{word.partition('=')[0]}=..."
+
+
 def test_the_command_is_printed(tmp_path: Path, alignlab: CLI) -> None:
     (tmp_path / "config.yaml").write_text("learning_rate: 5e-7\nloss_type: [sigmoid, sft]\nloss_weights: [1, 0.5]\n")
     found = alignlab("import-trl", "config.yaml", "trainer=dpo")
     assert found.code == 0
     assert "alignlab train objective=mix" in found.out
     assert "    optim.lr=5e-07 \\\n" in found.out
-    assert "model.name=<hub name or folder>" in found.out
+    assert "    'model.name=<hub name or folder>' \\\n" in found.out, "it can be pasted into a shell"
+    assert "Replace what is between < and >." in found.out
     with pytest.raises(ConfigError, match="can't be read"):
         import_trl(tmp_path / "none.yaml", "dpo")

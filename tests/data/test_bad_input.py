@@ -368,7 +368,7 @@ def test_a_hub_out_of_reach() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"drop": ["identicals"]}, "type: drop=[identical]"),
+        ({"drop": ["identicals"]}, "type: 'drop=[identical]'"),
         ({"max_length": 10, "max_prompt_length": 10}, "smaller than max_length (10)"),
         ({"eval_fraction": 1.0}, "must lie in [0.0, 0.9]"),
         ({"eval_fraction": 0.0}, "leaves no rows to evaluate on"),

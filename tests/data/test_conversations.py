@@ -159,9 +159,9 @@ def test_all_rows_that_can_not_be_used_are_told_together(tmp_path: Path) -> None
         Pairs(path=path, eval_path=path).pairs("train", None)
     head, *lines = str(caught.value).split("\n")
     assert head == f"{path}: 6 rows can't be used"
-    assert [line.split(":")[0].strip() for line in lines] == [
-        "row 2", "row 2", "row 3", "row 4", "row 4", "and 3 more",
-    ]  # fmt: skip
+    assert [line.split(":")[0].strip() for line in lines] == ["row 2", "row 2", "row 3", "row 4", "row 6"]
+    assert [line.endswith("(also 1 other row)") for line in lines] == [False, True, False, False, False]
+    assert lines[-1].endswith("(also 2 other rows)")
 
 
 @pytest.mark.parametrize("column", [

@@ -137,6 +137,7 @@ def test_the_cut_answers_of_pairs_and_rankings() -> None:
     ("label", "labels", "expected"),
     [
         ("good", {}, True), (" Bad", {}, False), ("desirable", {}, True), ("no", {}, False), (1.0, {}, True),
+        ("up", {}, True), ("Thumbs_Down", {}, False), ("thumbs-up", {}, True), ("\N{THUMBS DOWN SIGN}", {}, False),
         ("Hilfreich", {"hilfreich": True, "falsch": False}, True), (-1, {"1": True, "-1": False}, False),
         (True, {"true": False, "false": True}, False),
         (-1, {1: True, -1: False}, False), ("5", {5: True, 2.5: False}, True), (5.0, {5: True}, True),
@@ -147,6 +148,28 @@ def test_words_as_labels(label: Any, labels: dict[Any, bool], expected: bool) ->
     assert labelled_of({"prompt": "a", "answer": "b", "label": label}, labels).desirable == expected
     with pytest.raises(UnusableRowError, match=r"label must be one of hilfreich \(data.labels\), not 'good'"):
         labelled_of({"prompt": "a", "answer": "b", "label": "good"}, {"hilfreich": True})
+
+
+def test_labels_that_are_no_words_are_listed(tmp_path: Path) -> None:
+    """Once, however many rows have them, and with what is known of them."""
+    labels = ["oui", "non", "good", "o là", "non", "oui", None]
+    rows = ({"prompt": f"Q{i}", "answer": "a", "label": label} for i, label in enumerate(labels))
+    path = written(tmp_path, *rows)
+    with pytest.raises(DataError) as caught:
+        Unpaired(path=path).labelled("train", None)
+    assert str(caught.value).splitlines() == [
+        f"{path}: 6 rows can't be used",
+        "  row 1: label must be true or false, 1 or 0, not 'oui' (also 1 other row)",
+        "  row 2: label must be true or false, 1 or 0, not 'non' (also 1 other row)",
+        "  row 4: label must be true or false, 1 or 0, not 'o là'",
+        "  row 7: label must be true or false, 1 or 0, not None",
+        "  type: 'data.labels={oui: <true or false>, non: <true or false>, good: true, \"o là\": <true or false>}'",
+    ]
+    path = written(tmp_path, *({"prompt": "Q", "answer": "a", "label": f"w{i}"} for i in range(12)))
+    with pytest.raises(
+        DataError, match=r"and 7 more\n  there are 12 different labels\n  type: .*w7: <true or false>}'"
+    ):
+        Unpaired(path=path).labelled("train", None)
 
 
 def test_labels_that_leave_rows_out(tmp_path: Path) -> None:
@@ -199,7 +222,7 @@ def test_columns_are_called_otherwise(tmp_path: Path, caplog: pytest.LogCaptureF
         Pairs(path=path, eval_path=path, columns={"chosen": "best", "margin": "s3 - s2"}).pairs("train", None)
     with pytest.raises(DataError, match="row 1: context: such a column is not supported; make it a part of the prompt"):
         Pairs(path=path, eval_path=path, columns={"prompt": "q.text", "chosen": "good"}).pairs("train", None)
-    with pytest.raises(ConfigError, match=r"type: columns=\{chosen:good\}"):
+    with pytest.raises(ConfigError, match=r"type: 'columns=\{chosen:good\}'"):
         Pairs(path=path, columns={"chosn": "good"})
 
 

@@ -53,7 +53,7 @@ def test_shares_of_the_parts(mixture: Mixture) -> None:
     assert counts(few) == {"a": 5, "b": 18}
     assert dict(few.pairs("train", None).dropped) == {"more than the mixture takes of a": 31}
     assert sum(counts(replace(few, train_limit=10)).values()) == 10
-    with pytest.raises(DataError, match=r"b has 18 training rows, not 19\n  type: data.counts={b:18}"):
+    with pytest.raises(DataError, match=r"b has 18 training rows, not 19\n  type: 'data.counts={b:18}'"):
         counts(replace(mixture, counts={"b": 19}))
 
 

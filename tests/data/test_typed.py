@@ -52,13 +52,14 @@ def test_columns_and_labels_are_typed(alignlab: Run, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     assert "KTO: 9 good and 9 bad answers" in result.out
     unknown = alignlab(*words, columns)
-    assert "label must be true or false, 1 or 0, not 'non'\n          type: 'data.labels={" in unknown.err
+    assert "label must be true or false, 1 or 0, not 'non' (also 9 other rows)\n" in unknown.err
+    assert "type: 'data.labels={non: <true or false>, oui: <true or false>}'\n" in unknown.err
     write(tmp_path / "rows.jsonl", *({"q": f"Q{i}", "a": f"A{i}", "v": 5 if i % 2 else -1} for i in range(20)))
     result = alignlab(*words, columns, "data.labels={5: true, -1: false}")
     assert "KTO: 9 good and 9 bad answers" in result.out, result.err
     wrong = alignlab(*words, "data.columns={prompt: q, completions: a}")
     assert wrong.code == 2
-    assert "type: data.columns={completion:a}" in wrong.err
+    assert "type: 'data.columns={completion:a}'" in wrong.err
 
 
 def test_prompts_without_answers(alignlab: Run, tmp_path: Path) -> None:

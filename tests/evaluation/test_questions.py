@@ -13,7 +13,8 @@ from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks import mt_bench
 from alignlab.evaluation.benchmarks.alpaca_eval import read_prompts
 from alignlab.evaluation.graded_pairs import read_graded
-from alignlab.evaluation.questions import read_questions
+from alignlab.evaluation.questions import Question, questions_of, read_questions
+from alignlab.evaluation.settings import Evaluation
 from alignlab.judges.templates import read_templates
 
 ASK, TELL = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}
@@ -81,6 +82,17 @@ def test_questions_that_can_not_be_asked(row: dict[str, Any], text: str, tmp_pat
         read_questions(written(tmp_path, row, {"prompt": "Hi"}, row))
     assert "q.jsonl: 2 rows can't be used\n  row 1: " in str(caught.value)
     assert text in str(caught.value)
+
+
+def test_too_few_prompts_are_told_if_a_number_was_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [Question(f"Q{i}", "", True) for i in (1, 2, 2)]
+    with caplog.at_level("INFO"):
+        assert len(questions_of(rows, Evaluation().prompts)) == 2
+        assert len(questions_of(rows[1:], 32)) == len(questions_of(rows, 16)) - 1 == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "evaluation.prompts=32, but there is only 1 different prompt",
+        "evaluation.prompts=16, but there are only 2 different prompts",
+    ]
 
 
 def test_graded_pairs_hold_conversations(tmp_path: Path) -> None:

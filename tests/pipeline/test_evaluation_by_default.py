@@ -11,8 +11,9 @@ import pytest
 from hydra import compose
 
 from alignlab.config.plan import plan
+from alignlab.data.sources.pairs import Pairs
 from alignlab.evaluation.examples import Examples
-from alignlab.pipeline.evaluate import counts_up_to, prompt_counts
+from alignlab.pipeline.evaluate import _more_held_out, counts_up_to, prompt_counts
 from alignlab.training import evaluation_suite
 from alignlab.training.evaluation_suite import time_left
 from tests.lab_runs import only
@@ -30,6 +31,12 @@ def test_numbers_of_prompts_to_choose_from() -> None:
     assert prompt_counts(8) == [8]
     assert prompt_counts(0)[:3] == [16, 32, 64]
     assert prompt_counts(0)[-1] == 0
+
+
+def test_how_more_prompts_are_held_out() -> None:
+    assert _more_held_out(Pairs(path="x.jsonl")) == "; in a new run, data.eval_fraction=0.5 holds out half of the rows"
+    assert _more_held_out(Pairs(path="x", eval_path="y")) == ""
+    assert _more_held_out(Pairs(path="x", eval_split="test", eval_limit=1)).endswith("data.eval_limit takes more")
 
 
 def test_a_point_answers_as_many_prompts_as_the_others_of_its_sweep() -> None:

@@ -188,8 +188,8 @@ def test_it_shows_sizes_and_asks(root: Path, alignlab: Run, monkeypatch: pytest.
     monkeypatch.setattr("builtins.input", lambda question: "n")
     asked = alignlab("runs", "gc", f"output_root={root}")
     assert asked.code == 1
-    assert "training states of finished runs: 1, 0.0 MB" in asked.out
-    assert "sampled answers: 2" in asked.out
+    assert "training states of finished runs: 1, 1.0 kB\n" in asked.out
+    assert "sampled answers: 2, 274 bytes\n" in asked.out
     assert "nothing deleted" in asked.out
     assert (root / "samples/gone.json").exists()
     done = alignlab("runs", "gc", f"output_root={root}", "--yes")

@@ -158,6 +158,11 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, found: Collected) -> None:
     bare = read_sweep(write(tmp_path, judged=False))
     with pytest.raises(DataError, match="no finished run has a win-rate: `alignlab evaluate`"):
         forest(bare)
+    nothing = replace(bare, points=[], records={})
+    with pytest.raises(DataError, match="no finished run has a KL and a reward: `alignlab evaluate` with judge=gold"):
+        frontier(nothing)
+    with pytest.raises(DataError, match="no finished run has a curve"):
+        curves(nothing)
     with pytest.raises(DataError, match="no finished run has eval/nope; the runs have: eval/loss"):
         strength(found, "eval/nope")
 

@@ -13,7 +13,7 @@ from alignlab.data.filters import REASONS, Reason, are_among, count_different
 from alignlab.data.rows import Place, Split
 from alignlab.data.sources.base import Source
 from alignlab.data.tokenize import IDENTICAL
-from alignlab.spelling import counted
+from alignlab.spelling import counted, for_shell
 from alignlab.types import Requires
 
 # The preferred answers count as longer (or shorter) if this share of pairs says so, and 1/2 is outside the interval.
@@ -101,7 +101,7 @@ class Finding:
             rows.setdefault(place.file, []).append(str(place.row))
         files = [f"{file}, row{'s' * (len(of_file) > 1)} {', '.join(of_file)}" for file, of_file in rows.items()]
         places = f" ({'; '.join(files)})" if files else ""
-        cure = f"\n  type: {self.cure}" if self.cure else ""
+        cure = f"\n  type: {for_shell(self.cure)}" if self.cure else ""
         return f"{self.text}{places}{cure}"
 
 

@@ -154,7 +154,7 @@ class Mixture(Source):
         if short := [name for name, count in self.counts.items() if count > rows[name]]:
             found = ", ".join(f"{name} has {rows[name]} training rows, not {self.counts[name]}" for name in short)
             fix = ",".join(f"{name}:{rows[name]}" for name in short)
-            raise DataError(f"data.counts: {found}\n  type: data.counts={{{fix}}}")
+            raise DataError(f"data.counts: {found}\n  type: 'data.counts={{{fix}}}'")
         return {**rows, **self.counts}
 
 

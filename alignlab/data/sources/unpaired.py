@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignlab.checks import later_setting
+from alignlab.data.conversations import EMPTY_VALUES
 from alignlab.data.files import Record
-from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, label_key, labelled_of
-from alignlab.data.own_files import LeftOutError, OwnFiles
+from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, label_key, labelled_of, usual_label
+from alignlab.data.own_files import LeftOutError, OwnFiles, as_name
 from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 from alignlab.errors import DataError, Problem
 from alignlab.types import DataShape
+
+_MOST_WORDS = 8  # labels that a message lists
 
 
 @dataclass(kw_only=True)
@@ -25,7 +28,8 @@ class Unpaired(OwnFiles):
 
     labels: the words or numbers that labels may be, and whether each is good: {helpful: true, harmful: false}. Without
             it a label is true or false, 1 or 0, or a usual word: good or bad, desirable or undesirable, chosen or
-            rejected. Rows whose label has the value null, such as {3: null}, are left out and counted.
+            rejected, up or down, like or dislike. Rows whose label has the value null, such as {3: null}, are left out
+            and counted.
     """
 
     labels: dict[Any, bool | None] = later_setting(default_factory=dict)
@@ -46,6 +50,16 @@ class Unpaired(OwnFiles):
         if label_key(record.get("label")) in [label_key(word) for word, good in self.labels.items() if good is None]:
             raise LeftOutError("label that data.labels leaves out")
         return labelled_of(record, self.labels)
+
+    def note_on_labels(self, labels: Iterable[Any]) -> str:
+        """All labels of the rows, so that the user says which are good."""
+        if self.labels:
+            return ""
+        words = list(dict.fromkeys(label_key(label) for label in labels if label not in EMPTY_VALUES))
+        meant = {word: {True: "true", False: "false", None: "<true or false>"}[usual_label(word)] for word in words}
+        shown = ", ".join(f"{as_name(word)}: {good}" for word, good in list(meant.items())[:_MOST_WORDS])
+        more = f"\n  there are {len(words)} different labels" if len(words) > _MOST_WORDS else ""
+        return f"{more}\n  type: 'data.labels={{{shown}}}'" if words else ""
 
     def usable(self, split: Split) -> Loaded[Labelled]:
         return self.labelled(split, None)

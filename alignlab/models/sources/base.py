@@ -281,7 +281,8 @@ def _config_of_policy(path: str, found: Lineage, origin: dict[str, Any]) -> Any:
     if _scores(found, config):
         raise ModelError(
             f"{path} is a reward model: as a policy, or as the start of another model, it would lose its head\n"
-            f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
+            f"  type: reward=reward_model 'reward.run=[]' reward.model={path}, "
+            "or name the model that it was trained from"
         )
     return config
 

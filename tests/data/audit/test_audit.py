@@ -54,7 +54,7 @@ def test_duplicates_have_a_count_a_share_places_and_a_cure() -> None:
     assert finding.examples == tuple(Place("f.jsonl", i) for i in (2, 3, 4, 5, 6)), "five of six"
     assert finding.cure == "data.drop=[duplicate]"
     text = "6 of 10 training rows (60.0%) are the same as an earlier row (f.jsonl, rows 2, 3, 4, 5, 6)"
-    assert str(finding) == f"{text}\n  type: data.drop=[duplicate]"
+    assert str(finding) == f"{text}\n  type: 'data.drop=[duplicate]'"
 
 
 def test_a_cure_keeps_what_is_left_out_already() -> None:

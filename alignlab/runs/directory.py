@@ -129,8 +129,16 @@ class RunDir:
         return self.checkpoint.with_name("stacked.ckpt")
 
     def half_written(self) -> list[Path]:
-        """Temporary files of an attempt that ended while writing them."""
+        """Temporary files and folders of an attempt that ended, or was killed, while writing them."""
         return [*self.path.glob("*.tmp"), *self.checkpoint.parent.glob("*.tmp")]
+
+    def delete_half_written(self) -> None:
+        """Only for the process that has the lock of the run."""
+        for left_over in self.half_written():
+            if left_over.is_dir():
+                shutil.rmtree(left_over, ignore_errors=True)
+            else:
+                left_over.unlink(missing_ok=True)
 
     @property
     def heartbeat(self) -> Path:
@@ -362,8 +370,7 @@ class RunDir:
             raise TakenError(f"{self.id}: {before.get('host') or 'another process'} has begun it in the meantime")
         if fresh:
             self._empty(but=DAMAGED)
-        for file in self.half_written():
-            file.unlink(missing_ok=True)
+        self.delete_half_written()
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
         code = {"git": git_revision(), "versions": versions()}
@@ -442,10 +449,6 @@ class RunDir:
         """The training states that are there."""
         last = (self.checkpoint, self.stacked_checkpoint)
         return [file for file in (*last, *map(earlier_state, last)) if file.is_file()]
-
-    def half_written(self) -> list[Path]:
-        """Files that a process was writing when it was killed. Only the process that has the lock may delete them."""
-        return [file for folder in (self.path, self.checkpoint.parent) for file in sorted(folder.glob("*.tmp"))]
 
     def keep_record_only(self) -> None:
         """Delete the weights of a finished run, unless another process works on it. The record says that they are gone.

@@ -123,11 +123,7 @@ def ending_of(error: BaseException | None) -> Status:
 
 def _end(run: RunDir, status: Status, reason: str) -> None:
     """Record the final status. Half-written files are deleted first, because the record may need their disk space."""
-    for left_over in run.half_written():
-        if left_over.is_dir():
-            shutil.rmtree(left_over, ignore_errors=True)
-        else:
-            left_over.unlink(missing_ok=True)
+    run.delete_half_written()
     try:
         run.end(status, reason)
     except OSError as error:

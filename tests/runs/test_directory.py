@@ -123,6 +123,7 @@ def test_what_a_killed_process_was_writing_is_deleted_by_the_next_attempt(tmp_pa
     run.start("", fresh=True)
     for file in (run.path / "run.json.a1.tmp", run.checkpoint.with_suffix(".tmp")):
         file.write_text("{")
+    run.policy.with_name("policy.tmp").mkdir()
     run.checkpoint.write_text("state")
     run.start("", fresh=False)
     assert not [*run.path.rglob("*.tmp")]

@@ -43,6 +43,14 @@ def as_typed(value: Any) -> str:
     return str(value)
 
 
+def quoted(text: str) -> str:
+    """A text as Hydra reads it: in quotes if it has signs of Hydra's grammar, such as a comma or an equals sign."""
+    if not set(text) & set(",'\"{}[]()=: \\"):
+        return text
+    # In Hydra's quotes, backslashes are escapes only before a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + "\\'" * len(m[2]), text) + "'"
+
+
 def _entry_as_typed(entry: Any) -> str:
     """An entry of a list. Texts that hold = or , need quotes."""
     return f'"{entry}"' if isinstance(entry, str) and re.search("[=,]", entry) else as_typed(entry)

@@ -212,6 +212,9 @@ def test_devices_and_pipes_are_neither_read_nor_replaced(tmp_path: Path) -> None
             write_text(file, "text")
     assert pipe.is_fifo()
     assert endless.is_symlink()
+    for folder in (Path("/"), Path()):
+        with pytest.raises(IsADirectoryError):
+            write_text(folder, "text")
 
 
 def test_a_record_of_gigabytes_is_not_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError, Problem
 from alignlab.inert import one_line
 from alignlab.integrity import new_file
 from alignlab.reports import series
@@ -335,7 +335,8 @@ def save(figure: Figure, file: str | Path, style: str = "paper") -> Path:
 @contextmanager
 def styled(style: str) -> Iterator[None]:
     if style not in STYLES:
-        raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
+        problem = Problem("style", style, f"must be one of {', '.join(STYLES)}", f'style="{next(iter(STYLES))}"')
+        raise ConfigError([problem], where="this command; nothing was done")
     settings: Any = _RC[style]
     with mpl.rc_context(settings):
         yield

@@ -271,6 +271,7 @@ def verify_folder(folder: Path) -> None:
         return
     manifest = folder / MANIFEST
     try:
+        refuse_device(manifest)
         lines = manifest.read_bytes().decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedError(manifest, f"is damaged ({error})") from error

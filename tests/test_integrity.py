@@ -210,6 +210,9 @@ def test_devices_and_pipes_are_neither_read_nor_replaced(tmp_path: Path) -> None
             sha256_of(file)
         with pytest.raises(OSError, match="is a device or a pipe, not a file"):
             write_text(file, "text")
+    os.mkfifo(tmp_path / "SHA256SUMS")
+    with pytest.raises(DamagedError, match="is a device or a pipe, not a file"):
+        verify_folder(tmp_path)
     assert pipe.is_fifo()
     assert endless.is_symlink()
     for folder in (Path("/"), Path()):

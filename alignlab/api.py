@@ -204,7 +204,9 @@ def evaluate(run: Run | str, *overrides: str) -> pd.DataFrame:
     _check_words(overrides)
     found: list[Any] = []
     is_model = isinstance(run, str) and run.startswith("model=")
-    where = with_named_model([str(run)]) if is_model else [f"run={run.path if isinstance(run, Run) else run}"]
+    where = (
+        with_named_model([str(run)]) if is_model else [f"run={quoted(str(run.path if isinstance(run, Run) else run))}"]
+    )
     _run("evaluate", lambda config: found.extend(evaluate_composed(config)), [*where, *overrides])
     return evaluations_frame({one.run: (one.folder, one.summary) for one in found})
 

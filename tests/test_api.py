@@ -120,6 +120,8 @@ def test_everything_wrong_is_raised_at_once() -> None:
         package.run_sweep(*TINY, axes={"output_root": ["a", "b"]})
     with pytest.raises(ConfigError, match="is no path"):
         package.find_runs(output_root="a\0b")
+    with pytest.raises(ConfigError, match="there is no such run"):
+        package.evaluate("a,b/runs/dpo-0")
     with pytest.raises(ConfigError, match="there is none below outputs"):
         package.read_sweep("a" * 300)
     assert not Path("outputs").exists(), "nothing was started"

@@ -44,8 +44,8 @@ def as_typed(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra reads it: in quotes if it has signs of Hydra's grammar, such as a comma or an equals sign."""
-    if not set(text) & set(",'\"{}[]()=: \\"):
+    """A text as Hydra reads it: in quotes if it has signs that Hydra's grammar lacks or uses (`ä`, a comma)."""
+    if re.fullmatch(r"[A-Za-z0-9_\-/$%+.@?|*]*", text):
         return text
     # In Hydra's quotes, backslashes are escapes only before a quote.
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + "\\'" * len(m[2]), text) + "'"

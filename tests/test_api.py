@@ -121,7 +121,7 @@ def test_everything_wrong_is_raised_at_once() -> None:
     with pytest.raises(ConfigError, match="is no path"):
         package.find_runs(output_root="a\0b")
     with pytest.raises(ConfigError, match="there is no such run"):
-        package.evaluate("a,b/runs/dpo-0")
+        package.evaluate("a,b/ä#;~/runs/dpo-0")
     with pytest.raises(ConfigError, match="there is none below outputs"):
         package.read_sweep("a" * 300)
     assert not Path("outputs").exists(), "nothing was started"
@@ -136,7 +136,7 @@ def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sys.argv == ["notebook", "--its=own"]
 
 
-@pytest.mark.parametrize("value", ["plain", "a,b", "it's", "[x]", "a=b", "back\\slash", "end\\", "x\\'y"])
+@pytest.mark.parametrize("value", ["plain", "a,b", "it's", "[x]", "a=b", "back\\slash", "end\\", "x\\'y", "ä#;"])
 def test_texts_of_axes_are_quoted_for_hydra(value: str) -> None:
     (override,) = OverridesParser.create().parse_overrides([f"key={_as_choice(value)},other"])
     assert [getattr(part, "text", part) for part in override.sweep_iterator(Transformer.identity)] == [value, "other"]

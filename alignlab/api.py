@@ -13,7 +13,6 @@ ConfigError lists everything that is wrong. They work in notebooks, and inside a
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -24,12 +23,14 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.progress import log_to_terminal
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Filter, runs_of, select
-from alignlab.spelling import as_typed
+from alignlab.spelling import as_typed, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MANY = ("-m", "--multirun")
+_KEPT_FLAGS = ("--config-dir", "-cd")
+_NO_AXES = ("output_root", "sweep.question", "tracking")  # a comma in them separates no values (config/commas.py)
 _AXES = 'axes={"objective.beta": [0.1, 0.3]}'
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -101,7 +102,9 @@ class Run:
         from alignlab.pipeline.policies import finished_policy
 
         root = str(self.path.absolute().parents[1])
-        with plugins_for(plugins):
+        words = [plugins] if isinstance(plugins, str) else plugins
+        _check_words(words)
+        with plugins_for(words):
             side = finished_policy(recorded_plan(root, self.id, trust_remote_code=trust_remote_code)).load()
         return side.model, side.tokenizer
 
@@ -116,7 +119,7 @@ def train(*overrides: str) -> Run:
     With `run=<id>` and `trainer.max_steps=<more>` it goes on with a finished run.
     Raises ConfigError with all problems before anything starts, and DivergedError if training diverged.
     """
-    _check_words(overrides)
+    _check_words(overrides, flags=_MANY)
     if wrong := [word for word in overrides if word in _MANY or _chooses_preset(word)]:
         raise ConfigError([Problem(wrong[0], None, "asks for a sweep", "alignlab.run_sweep(...)")])
     from alignlab.cli.continue_run import asks_to_continue, continue_run
@@ -148,8 +151,9 @@ def run_sweep(*overrides: str, axes: Mapping[str, Iterable[object]] | None = Non
     from alignlab.cli.train import train_composed
     from alignlab.sweep.sweep import ended
 
-    _check_words(overrides)
+    _check_words(overrides, flags=_MANY)
     typed = [f"{key}={','.join(map(_as_choice, values))}" for key, values in _listed(axes).items()]
+    _check_words(typed)
     folders: list[Path] = []
     token = ended.set(folders)
     try:
@@ -200,7 +204,9 @@ def evaluate(run: Run | str, *overrides: str) -> pd.DataFrame:
     _check_words(overrides)
     found: list[Any] = []
     is_model = isinstance(run, str) and run.startswith("model=")
-    where = with_named_model([str(run)]) if is_model else [f"run={run.path if isinstance(run, Run) else run}"]
+    where = (
+        with_named_model([str(run)]) if is_model else [f"run={quoted(str(run.path if isinstance(run, Run) else run))}"]
+    )
     _run("evaluate", lambda config: found.extend(evaluate_composed(config)), [*where, *overrides])
     return evaluations_frame({one.run: (one.folder, one.summary) for one in found})
 
@@ -215,9 +221,19 @@ def _run(config_name: str, task: Callable[[Any], Any], overrides: Sequence[str])
         run_composed(config_name, task, overrides)
 
 
-def _check_words(overrides: Sequence[object]) -> None:
+def _check_words(overrides: Sequence[object], *, flags: Sequence[str] = ()) -> None:
+    """Raise ConfigError with all words that are no texts, or that only a command line can have.
+
+    flags: those that are allowed beside --config-dir.
+    """
     if wrong := [word for word in overrides if not isinstance(word, str)]:
         raise ConfigError([Problem(repr(word), None, 'is no text such as "objective.beta=0.3"') for word in wrong])
+    words = [str(word) for word in overrides]
+    own = [word for word in words if word.startswith("-") and word.partition("=")[0] not in (*_KEPT_FLAGS, *flags)]
+    own += [word for word in words if word.lstrip("+").startswith("hydra.mode=")]
+    if own:
+        text = "is for the command line only; train runs one run, and run_sweep runs a sweep"
+        raise ConfigError([Problem(word, None, text) for word in own])
 
 
 def _listed(axes: Mapping[str, Iterable[object]] | None) -> dict[str, list[object]]:
@@ -228,6 +244,8 @@ def _listed(axes: Mapping[str, Iterable[object]] | None) -> dict[str, list[objec
     if empty := [key for key, values in given.items() if not values]:
         text = "must be a list of at least one value"
         raise ConfigError([Problem(f"axes[{key!r}]", repr((axes or {})[key]), text, _AXES) for key in empty])
+    if whole := [key for key, values in given.items() if key in _NO_AXES and len(values) > 1]:
+        raise ConfigError([Problem(f"axes[{key!r}]", None, "is the same for all runs of a sweep") for key in whole])
     return given
 
 
@@ -242,7 +260,4 @@ def _chooses_preset(word: str) -> bool:
 
 def _as_choice(value: object) -> str:
     """A value of an axis as Hydra reads it in a list of choices."""
-    if isinstance(value, str) and set(value) & set(",'\"{}[]()=: \\"):
-        # In Hydra's quotes, backslashes are escapes only before a quote.
-        return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + "\\'" * len(m[2]), value) + "'"
-    return as_typed(value)
+    return quoted(value) if isinstance(value, str) else as_typed(value)

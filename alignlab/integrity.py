@@ -66,9 +66,12 @@ def new_file(file: Path) -> Iterator[Path]:
     """Write a file whole or not at all, and make its folder. The `with` block writes the path that it gets.
 
     When the block ends, that path replaces `file`. If the block fails, that path is removed and `file` is unchanged.
-    Raises OSError if `file` is a device or a pipe, such as /dev/null, which a file would replace for everybody.
+    Raises OSError if `file` is a folder, or a device or a pipe, such as /dev/null, which a file would replace for
+    everybody.
     """
     refuse_device(file)
+    if not file.name:  # / and . have no name that a file beside them could begin with
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -268,6 +271,7 @@ def verify_folder(folder: Path) -> None:
         return
     manifest = folder / MANIFEST
     try:
+        refuse_device(manifest)
         lines = manifest.read_bytes().decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedError(manifest, f"is damaged ({error})") from error

@@ -34,14 +34,14 @@ def strength(
     """A metric against the strength, one line for each method. Raises DataError if no run has the metric."""
     from alignlab.reports import figures
 
-    return _shown(figures.strength(_found(sweep, output_root), metric, style=style))
+    return _shown(figures.strength(_found(sweep, output_root), str(metric or ""), style=style))
 
 
 def curves(*sweep: str | Path, metric: str = "", output_root: str | Path = "outputs", style: str = "screen") -> Figure:
     """A training curve, one line for each setting. Raises DataError if no run has the metric."""
     from alignlab.reports import figures
 
-    return _shown(figures.curves(_found(sweep, output_root), metric, style=style))
+    return _shown(figures.curves(_found(sweep, output_root), str(metric or ""), style=style))
 
 
 def forest(*sweep: str | Path, output_root: str | Path = "outputs", style: str = "screen") -> Figure:

@@ -73,6 +73,14 @@ def _in_quotes(word: str) -> str:
     return f"'{bare}'{word[len(bare) :]}" if needed else word
 
 
+def quoted(text: str) -> str:
+    """A text as Hydra reads it: in quotes if it has signs that Hydra's grammar lacks or uses (`ä`, a comma)."""
+    if re.fullmatch(r"[A-Za-z0-9_\-/$%+.@?|*]*", text):
+        return text
+    # In Hydra's quotes, backslashes are escapes only before a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + "\\'" * len(m[2]), text) + "'"
+
+
 def _entry_as_typed(entry: Any) -> str:
     """An entry of a list. Texts that hold = or , need quotes."""
     return f'"{entry}"' if isinstance(entry, str) and re.search("[=,]", entry) else as_typed(entry)

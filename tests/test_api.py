@@ -110,6 +110,20 @@ def test_everything_wrong_is_raised_at_once() -> None:
         package.train({"objective.beta": 0.3})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="must be greater than 0"):
         package.run_sweep(*TINY, axes={"objective.beta": [0.1, -1]})
+    for flag in ("--help", "-c", "--cfg=job", "--version", "hydra.mode=MULTIRUN"):
+        for function in (package.train, package.run_sweep):
+            with pytest.raises(ConfigError, match="is for the command line only"):
+                function(*TINY, flag)
+    with pytest.raises(ConfigError, match="is for the command line only"):
+        package.run_sweep(*TINY, axes={"-m": [1]})
+    with pytest.raises(ConfigError, match="is the same for all runs of a sweep"):
+        package.run_sweep(*TINY, axes={"output_root": ["a", "b"]})
+    with pytest.raises(ConfigError, match="is no path"):
+        package.find_runs(output_root="a\0b")
+    with pytest.raises(ConfigError, match="there is no such run"):
+        package.evaluate("a,b/ä#;~/runs/dpo-0")
+    with pytest.raises(ConfigError, match="there is none below outputs"):
+        package.read_sweep("a" * 300)
     assert not Path("outputs").exists(), "nothing was started"
 
 
@@ -122,7 +136,7 @@ def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sys.argv == ["notebook", "--its=own"]
 
 
-@pytest.mark.parametrize("value", ["plain", "a,b", "it's", "[x]", "a=b", "back\\slash", "end\\", "x\\'y"])
+@pytest.mark.parametrize("value", ["plain", "a,b", "it's", "[x]", "a=b", "back\\slash", "end\\", "x\\'y", "ä#;"])
 def test_texts_of_axes_are_quoted_for_hydra(value: str) -> None:
     (override,) = OverridesParser.create().parse_overrides([f"key={_as_choice(value)},other"])
     assert [getattr(part, "text", part) for part in override.sweep_iterator(Transformer.identity)] == [value, "other"]

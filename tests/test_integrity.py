@@ -210,8 +210,14 @@ def test_devices_and_pipes_are_neither_read_nor_replaced(tmp_path: Path) -> None
             sha256_of(file)
         with pytest.raises(OSError, match="is a device or a pipe, not a file"):
             write_text(file, "text")
+    os.mkfifo(tmp_path / "SHA256SUMS")
+    with pytest.raises(DamagedError, match="is a device or a pipe, not a file"):
+        verify_folder(tmp_path)
     assert pipe.is_fifo()
     assert endless.is_symlink()
+    for folder in (Path("/"), Path()):
+        with pytest.raises(IsADirectoryError):
+            write_text(folder, "text")
 
 
 def test_a_record_of_gigabytes_is_not_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from alignlab.checks import Checked, at_least, one_of, positive
 from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
-from alignlab.errors import AlignlabError, Problem, UnsavedError
+from alignlab.errors import AlignlabError, ConfigError, Problem, UnsavedError
 from alignlab.integrity import write_text
 from alignlab.progress import bar_or_lines
 from alignlab.spelling import counted
@@ -78,6 +78,9 @@ def _generate(name: str, prompts: str, file: str, options: Options) -> int:
     from alignlab.synthesis.settings import Synthesis
     from alignlab.training.attempt import quiet_libraries
 
+    if file and os.path.exists(prompts) and os.path.exists(file) and os.path.samefile(prompts, file):
+        text = "is the file of the prompts, which the answers would replace"
+        raise ConfigError([Problem("answers", file, text, "another file")])
     read_questions(prompts)  # what is wrong with the file is told before weights are loaded
     quiet_libraries()
     policy, _ = named_policy(name, options.output_root, trust_remote_code=options.trust_remote_code)

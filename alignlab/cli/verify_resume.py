@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
-from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
 from alignlab.locks import file_lock
 from alignlab.pipeline.garbage import LOCK
 
@@ -113,8 +113,11 @@ def _verify(own: Plan, words: Sequence[str]) -> None:
         text = f"must be between 1 and {steps - 1}: the run has {steps} updates"
         raise ConfigError([Problem("--kill-after", after, text, f"--kill-after {random.randint(1, steps - 1)}")])
     root = Path(own.train.output_root)
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="verify-resume-", dir=root)).absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="verify-resume-", dir=root)).absolute()
+    except OSError as error:
+        raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
     with file_lock(folder / LOCK):
         verdict = verify_resume(own, words, folder, kill_after=after, say=lambda text: print(text, flush=True))
     print(f"resumed after update {verdict.resumed_from}; compared: {verdict.compared}")

@@ -15,6 +15,9 @@ from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import of_named_model, to_part
 from alignlab.errors import ConfigError, Problem
 from alignlab.models.sources.base import ModelSource
+from alignlab.spelling import quoted
+
+_QUOTES = ("'", '"')  # a name that begins with one is written in Hydra's grammar already
 
 
 def is_place(name: str) -> bool:
@@ -24,7 +27,9 @@ def is_place(name: str) -> bool:
 
 def words_for(name: str) -> list[str]:
     """The words of a command line that choose a model by its name."""
-    return ["model=hub", f"model.name={name}"] if is_place(name) else [f"model={name}"]
+    if not is_place(name):
+        return [f"model={name}"]
+    return ["model=hub", f"model.name={name if name.startswith(_QUOTES) else quoted(name)}"]
 
 
 def named_model(name: str, *, trust_remote_code: bool = False) -> ModelSource:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from alignlab.checks import at_least, one_of, within
+from alignlab.checks import at_least, check_same_shape, one_of, within
 from alignlab.errors import Problem
 from alignlab.objectives.advantages import clipped_surrogate, group_normalised, k3, over_tokens, ratio_of
 from alignlab.objectives.online import PolicyGradient
@@ -36,7 +36,9 @@ def grpo_loss(
     log_ratio: log π - log π_old; policy: log π; reference: log π_ref; all [B, T], nats.
     low, high: c and c'.
     Returns [B, T].
+    Raises ValueError if shapes differ.
     """
+    check_same_shape(log_ratio, advantages, policy, reference, rank=2)
     surrogate = clipped_surrogate(ratio_of(log_ratio), advantages, low=low, high=high)
     return surrogate + beta * k3(policy, reference) if beta else surrogate
 

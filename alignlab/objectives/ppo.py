@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from alignlab.checks import at_least, one_of, positive, within
+from alignlab.checks import at_least, check_same_shape, one_of, positive, within
 from alignlab.errors import Problem
 from alignlab.objectives.advantages import (
     clipped_surrogate,
@@ -37,7 +37,9 @@ def ppo_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float) 
 
     log_ratio: [B, T] log q, nats; advantages: [B, T]; clip: c.
     Returns [B, T].
+    Raises ValueError if shapes differ.
     """
+    check_same_shape(log_ratio, advantages, rank=2)
     return clipped_surrogate(ratio_of(log_ratio), advantages, low=clip, high=clip)
 
 

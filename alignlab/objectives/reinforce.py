@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alignlab.checks import one_of
+from alignlab.checks import check_same_shape, one_of
 from alignlab.errors import Problem
 from alignlab.objectives.advantages import clipped_surrogate, over_tokens, ratio_of
 from alignlab.objectives.online import SequenceGradient
@@ -19,7 +19,9 @@ def reinforce_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: f
 
     log_ratio: [B] log q of whole answers, nats; advantages: [B] of whole answers; clip: c.
     Returns [B].
+    Raises ValueError if shapes differ.
     """
+    check_same_shape(log_ratio, advantages, rank=1)
     return clipped_surrogate(ratio_of(log_ratio), advantages, low=clip, high=clip)
 
 

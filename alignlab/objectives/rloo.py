@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from alignlab.checks import check_same_shape
 from alignlab.objectives.advantages import clipped_surrogate, leave_one_out, over_tokens, ratio_of
 from alignlab.objectives.online import SequenceGradient
 from alignlab.types import RolloutLogps, Rollouts
@@ -17,7 +18,9 @@ def rloo_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float)
 
     log_ratio: [B] log q of whole answers, nats; advantages: [B] of whole answers; clip: c.
     Returns [B].
+    Raises ValueError if shapes differ.
     """
+    check_same_shape(log_ratio, advantages, rank=1)
     return clipped_surrogate(ratio_of(log_ratio), advantages, low=clip, high=clip)
 
 

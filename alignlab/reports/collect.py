@@ -10,6 +10,7 @@ not be read. Imports no torch, so a notebook can use it:
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -256,8 +257,12 @@ def find_sweep(root: str | Path, wanted: str) -> Path | None:
 
     Raises ConfigError if several names begin with it.
     """
-    if (Path(wanted) / "sweep.json").is_file():
-        return Path(wanted)
+    try:
+        if (Path(wanted) / "sweep.json").is_file():
+            return Path(wanted)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
     names = [file.parent.name for file in sorted((Path(root) / "sweeps").glob("*/sweep.json"))]
     found = [name for name in names if name == wanted] or [name for name in names if name.startswith(wanted)]
     if len(found) > 1:

@@ -83,6 +83,8 @@ def _names(output_root: str | Path) -> list[str]:
     except OSError as error:
         text = f"can't be read: {error.strerror} ({error.filename})"
         raise ConfigError([Problem("output_root", str(output_root), text)], where=_WHERE) from error
+    except ValueError as error:  # a zero byte
+        raise ConfigError([Problem("output_root", repr(output_root), f"is no path: {error}")], where=_WHERE) from error
 
 
 def _read(run: RunDir) -> Record:

@@ -7,6 +7,7 @@ the source, the kind of rows and the tokenizer. The folder may be deleted at any
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +23,8 @@ from alignlab.data.filters import REASONS
 from alignlab.data.rows import LeftOut, Place
 from alignlab.data.token_table import TokenTable, write_rows
 from alignlab.data.tokenize import Collect, LengthReport, Tokens
-from alignlab.errors import OutputError
-from alignlab.integrity import is_whole, new_folder, seal_folder
+from alignlab.errors import DamagedError, OutputError
+from alignlab.integrity import DAMAGE_EXTRA, is_whole, new_folder, seal_folder, set_aside
 from alignlab.locks import file_lock
 
 # A part of the digest. It is changed when the same settings give other rows or token ids, or when the files have
@@ -31,6 +32,13 @@ from alignlab.locks import file_lock
 FORMAT = "3"
 
 _ROWS, _KEYS, _SPLIT = "rows.arrow", "keys.npz", "split.json"
+
+log = logging.getLogger(__name__)
+
+_THEN = "the rows are tokenized again"
+
+# What reading raises if files that fit their checksums have other keys or types.
+_OTHER_FORMS = (AttributeError, LookupError, TypeError, ValueError, OSError)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class TokenizedSplit:
 
 
 def stored_split(folder: Path, kind: type[Tokens], make: Callable[[Collect], TokenizedSplit]) -> TokenizedSplit:
-    """The split that is stored in a folder. If it is not there, it is made and stored.
+    """The split that is stored in a folder. If it is not there, or has another form, it is made and stored.
 
     kind: class of its rows.
     make: makes the split. Its argument collects the token rows as they come.
@@ -72,14 +80,19 @@ def stored_split(folder: Path, kind: type[Tokens], make: Callable[[Collect], Tok
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(f"{folder}.lock"):
-        if not is_whole(folder, "the rows are tokenized again"):
+        if is_whole(folder, _THEN):
             try:
-                with new_folder(folder) as scratch:
-                    scratch.mkdir()
-                    _write(make(lambda rows: _in_file(rows, kind, scratch / _ROWS)), scratch)
-                    seal_folder(scratch)
-            except OSError as error:
-                raise OutputError(f"{folder} can't be written: {error}") from error
+                return _read(folder, kind)
+            except _OTHER_FORMS as error:
+                damage = DamagedError(folder, f"has another form than this version writes ({error!r})")
+                log.warning("%s", set_aside(damage, _THEN), extra=DAMAGE_EXTRA)
+        try:
+            with new_folder(folder) as scratch:
+                scratch.mkdir()
+                _write(make(lambda rows: _in_file(rows, kind, scratch / _ROWS)), scratch)
+                seal_folder(scratch)
+        except OSError as error:
+            raise OutputError(f"{folder} can't be written: {error}") from error
     return _read(folder, kind)
 
 

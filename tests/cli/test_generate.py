@@ -47,6 +47,11 @@ def test_what_is_wrong_is_told_at_once(alignlab: CLI, prompts: None) -> None:
     assert "no such folder" in alignlab("generate", "./nothing", "prompts.jsonl").err
     assert "is trained first (lab_sft)" in alignlab("generate", "lab", "prompts.jsonl").err
     assert "none.jsonl: there is no such file (looked in " in alignlab("generate", "tiny", "none.jsonl").err
+    named = alignlab("generate", "./no=thing,(", "prompts.jsonl")
+    assert (named.code, "no such folder" in named.err) == (2, True)
+    before = Path("prompts.jsonl").read_bytes()
+    assert "which the answers would replace" in alignlab("generate", "tiny", "prompts.jsonl", "./prompts.jsonl").err
+    assert Path("prompts.jsonl").read_bytes() == before
     assert alignlab("generate").code == 2
     assert "usage" in alignlab("generate", "--help").out
 

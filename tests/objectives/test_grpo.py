@@ -59,3 +59,10 @@ def test_values_out_of_range_are_refused() -> None:
     assert refused(GRPO, beta=-1.0, samples=1, normaliser="mean", clip_higher=-1.0) == [
         "samples", "beta", "clip_higher", "normaliser",
     ]  # fmt: skip
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="of one shape"):
+        grpo_loss(
+            torch.zeros(3, 2), torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 2), beta=0.1, low=0.2, high=0.2
+        )

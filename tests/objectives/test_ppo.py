@@ -158,3 +158,8 @@ def test_rollouts_know_their_log_ratio_on_answers_only() -> None:
         torch.tensor([[-3.0, 0.0]]),
     )
     assert made.log_ratio.tolist() == [[2.0, 0.0]]
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="of one shape"):
+        ppo_loss(torch.zeros(3, 2), torch.zeros(3, 1), clip=0.2)

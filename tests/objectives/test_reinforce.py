@@ -35,3 +35,8 @@ def test_loss_is_of_whole_answers() -> None:
 
 def test_values_out_of_range_are_refused() -> None:
     assert refused(Reinforce, beta=-0.1, baseline="moving") == ["beta", "baseline"]
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="of one shape"):
+        reinforce_loss(torch.zeros(3), torch.zeros(3, 1), clip=0.2)

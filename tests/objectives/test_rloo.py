@@ -100,3 +100,8 @@ def test_equal_rewards_pull_nowhere() -> None:
 
 def test_one_answer_has_no_others() -> None:
     assert refused(RLOO, beta=-1.0, samples=1, clip=-0.1) == ["samples", "clip", "beta"]
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="of one shape"):
+        rloo_loss(torch.zeros(3), torch.zeros(3, 1), clip=0.2)

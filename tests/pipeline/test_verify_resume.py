@@ -89,6 +89,11 @@ def test_several_runs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "leave out: -m" in capsys.readouterr().out
 
 
+def test_an_output_root_that_is_a_link_to_nothing(alignlab: Run) -> None:
+    Path("link").symlink_to("nothing")
+    assert "output_root can't be written" in alignlab("verify-resume", *BANDIT, "output_root=link").err
+
+
 BANDIT = ["experiment=bandit_ipo"]
 # A Llama that samples texts, with a reward function of the user's own.
 TINY = [

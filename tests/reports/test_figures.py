@@ -16,7 +16,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 from alignlab.integrity import write_sealed
 from alignlab.reports import figures
 from alignlab.reports.collect import Collected, read_sweep
@@ -195,3 +195,8 @@ def test_the_strengths_of_a_single_line_stand_beside_its_points(found: Collected
     texts = {text.get_text() for text in frontier(of_dpo).axes[0].texts}
     assert {"strength 0.1", "strength 1"} <= texts
     assert not {"strength 0.1", "strength 1"} & {text.get_text() for text in frontier(found).axes[0].texts}
+
+
+def test_a_style_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match="must be one of paper, screen"), figures.styled("big"):
+        pass

@@ -13,6 +13,7 @@ from hydra import compose
 from alignlab.config.plan import plan
 from alignlab.data.token_table import TokenTable
 from alignlab.errors import DataError
+from alignlab.integrity import seal_folder
 from alignlab.training import dataset
 from alignlab.training.dataset import RunRows, load_rows
 from alignlab.training.setup import load_initial_policy
@@ -86,6 +87,15 @@ def test_damaged_rows_are_made_again(load: Load, tmp_path: Path, caplog: pytest.
     assert list(again.train) == list(made.train)
     assert "the rows are tokenized again" in caplog.text
     assert len(list(tmp_path.glob("outputs/tokens/*.damaged"))) == 2
+
+
+def test_rows_of_another_form_are_made_again(load: Load, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = load()
+    for folder, content in zip(folders(tmp_path), ("[1]", "{}"), strict=True):
+        (folder / "split.json").write_text(content)
+        seal_folder(folder)
+    assert list(load().train) == list(made.train)
+    assert caplog.text.count("has another form than this version writes") == 2
 
 
 def test_a_split_is_stored_whole_or_not_at_all(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,6 +269,12 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
         and (hint := _synonym_hint(target, text, value, config, accepts))
     ):
         return hint
+    if key in ("objective.loss_type", "objective.loss_fn", "objective.loss"):
+        option = _option_hint("objective", text, accepts)
+        return Hint(f"no such key; {_LOSS}", option.type_this)
+    if key == "objective.beta" and (other_name := _strength_of(config)):
+        text_ = f"no such key; the strength of this objective is objective.{other_name}"
+        return Hint(text_, _assignment({f"objective.{other_name}": value}, text, accepts))
     if not anywhere:
         return Hint()
     found = [k for k in keys if k.rpartition(".")[2] == name and k.count(".") == 1]
@@ -294,6 +300,12 @@ def _other_objective_hint(name: str, config: DictConfig) -> Hint:
         return Hint()
     some = ", ".join(having[:6]) + (" and others" if len(having) > 6 else "")
     return Hint(f"no such key; objective.{name} is a setting of objective={some}, and not of the objective of this run")
+
+
+def _strength_of(config: DictConfig) -> str:
+    """The field that is the strength of the objective; empty if it has none."""
+    chosen = OmegaConf.get_type(config.objective) if "objective" in config else None
+    return str(getattr(chosen, "strength", None) or "")
 
 
 def _fields_of_options() -> list[str]:

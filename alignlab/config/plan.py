@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -183,6 +183,7 @@ def plan(
 def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, allowed: frozenset[str]) -> Train:
     """The typed config. Raises ConfigError with its problems and with every setting that must be typed and was not."""
     untyped = [*problems_of_config(config, allowed), *problems_of_sent_keys(config, allowed)]
+    untyped += _unloaded_name(config, allowed)
     try:
         train = to_train(config, typed, known)
     except ConfigError as error:
@@ -190,6 +191,16 @@ def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, al
     if untyped:
         raise ConfigError(untyped)
     return train
+
+
+def _unloaded_name(config: DictConfig, typed: frozenset[str]) -> Iterator[Problem]:
+    """The problem of a typed `model.name` that nothing is loaded from: a random model would have that name."""
+    own = getattr(OmegaConf.get_type(config.model), "own_names", ())
+    if own and "model.name" in typed and (name := str(config.model.name)) not in own:
+        text = (
+            f"is only a name here: the weights of {' and '.join(own)} are random; model=hub loads a model by its name"
+        )
+        yield Problem("model.name", name, text, f"model=hub model.name={name}")
 
 
 def judge_plans(

@@ -580,7 +580,10 @@ def letters_problems(model: ModelSource, data: Source) -> Iterator[Problem]:
         text = f"lab data needs a model whose tokens are the letters of the lab ({world.alphabet})"
         yield Problem("model", name, text, "model=lab")
     if vocabulary is not None and world is None:
-        yield Problem("model", name, f"knows only the letters {vocabulary}, but this data is text", "model=tiny")
+        kind = name if name in model.own_names else "".join(model.own_names[-1:])
+        yield Problem(
+            "model", kind or name, f"knows only the letters {vocabulary}, but this data is text", "model=tiny"
+        )
 
 
 def reference_kind(reference: str, needs: Requires, peft: Adapter) -> str:

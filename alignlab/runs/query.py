@@ -214,10 +214,12 @@ def find(records: Sequence[Record], wanted: str) -> Record:
     ]
     if len(found) == 1:
         return found[0]
-    text = "there is no such run: see `alignlab runs`"
+    text, fix = "there is no such run: see `alignlab runs`", ""
     if found:
         text = f"fits several runs: {', '.join(r['id'] for r in found[:5])}{', ...' if len(found) > 5 else ''}"
-    raise ConfigError([Problem("run", wanted, text)], where=_WHERE)
+        kinds = {r["id"].rpartition("-")[0] for r in found}
+        fix = f"alignlab runs objective={name}" if kinds == {name} else "alignlab runs"
+    raise ConfigError([Problem("run", wanted, text, fix)], where=_WHERE)
 
 
 def difference(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:

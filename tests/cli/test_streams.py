@@ -65,7 +65,7 @@ def test_ctrl_c_while_libraries_are_imported(
 
 def test_a_place_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "a" * 5000]) == 2
-    assert capsys.readouterr().err.endswith("/sweep.json: File name too long\n")
+    assert capsys.readouterr().err.endswith("      there is none below outputs: see `alignlab runs`\n")
 
     def fail(name: str) -> None:
         raise OSError(errno.EIO, "Input/output error", "\x1b[31m")

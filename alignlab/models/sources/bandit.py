@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from alignlab.data.fingerprint import digest
 from alignlab.errors import Problem
@@ -24,6 +24,8 @@ class Bandit(ModelSource):
 
     alphabet: one letter for each action.
     """
+
+    own_names: ClassVar[tuple[str, ...]] = ("bandit",)
 
     alphabet: str = "abc"
 

@@ -53,6 +53,9 @@ class ModelSource(Checked, ABC):
     # Fields that only locate the weights. In the identity of a run, `fingerprint` replaces them.
     content_fields: ClassVar[tuple[str, ...]] = ()
 
+    # Names of a source whose weights are not loaded from its name. Another name would promise another model.
+    own_names: ClassVar[tuple[str, ...]] = ()
+
     def problems(self) -> Iterator[Problem]:
         yield from one_of("dtype", self.dtype, DTYPES)
         yield from names_a_run("parent", self.parent, example="sft")

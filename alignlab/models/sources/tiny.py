@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from alignlab.checks import at_least
 from alignlab.data.fingerprint import digest
@@ -25,6 +25,8 @@ class Tiny(ModelSource):
     max_positions: longest row in tokens.
     init_seed:     seed of the initial weights.
     """
+
+    own_names: ClassVar[tuple[str, ...]] = ("tiny", "lab")
 
     alphabet: str = ""
     hidden_size: int = 64

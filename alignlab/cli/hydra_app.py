@@ -29,6 +29,7 @@ from alignlab.cli.refusal import print_error
 from alignlab.config.commas import with_commas_kept
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
+from alignlab.config.hydra_errors import rejoined
 from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.own_plugins import load_plugins
 from alignlab.config.paths import conf_dir, config_dir_named
@@ -86,11 +87,14 @@ def run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequ
 
 def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str], own: Path | None) -> None:
     """`run_composed`, with the folder of --config-dir already taken from the command line."""
+    split, argv = rejoined(argv)
     words = [with_own_keys(with_new_names(_plain_group(with_commas_kept(arg)), own)) for arg in argv]
     args = _with_multirun(_flags_first(words))
     if {"--help", "-h"} & set(args):
         print(_help(config_name, args))
         return
+    if split:
+        raise ConfigError([*split, *_why(config_name, args)])
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from alignlab.config.axes import grid
 from alignlab.config.composer import COMPOSE_ERRORS, Composer
 from alignlab.config.hydra_errors import unreadable
-from alignlab.config.points import plan_points
+from alignlab.config.points import of_chosen, plan_points
 from alignlab.errors import ConfigError, Problem
 
 
@@ -61,7 +61,7 @@ def diagnose_one(config_name: str, overrides: Sequence[str], check: Callable[[An
     try:
         check(config)
     except ConfigError as error:
-        found += error.problems
+        found += of_chosen(composer, read, found, error.problems)
     return [*problems, *found]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +17,9 @@ from alignlab.spelling import as_typed
 
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
+
+# An entry of a mapping, such as chosen:good_reply.
+_ENTRY = re.compile(r"[\w.-]+:[^\s,{}\[\]]*")
 
 # Characters of a value that need no quotes.
 _PLAIN = re.compile(r"[\w/\-\\+.$%*@?|: \t]", re.ASCII)
@@ -38,6 +42,49 @@ def unreadable(override: str) -> Problem:
         )
     why, fixed = _wrong_with(value)
     return Problem(override, None, f"can't be read: {why}", _typed(key, fixed, quoted(value)))
+
+
+def rejoined(words: Sequence[str]) -> tuple[list[Problem], list[str]]:
+    """(a problem for each value that the shell has split, the other words).
+
+    A shell splits a value at its spaces. Some make several words of `key={a:b,c:d}`: `key=a:b key=c:d`.
+    """
+    problems, others = list[Problem](), list[str]()
+    index = 0
+    while index < len(words):
+        end = _end_of_value(words, index)
+        if end == index + 1:
+            others.append(words[index])
+        else:
+            key, _, value = words[index].partition("=")
+            parts = [word.partition("=")[2] for word in words[index:end]]
+            whole = " ".join([value, *words[index + 1 : end]]) if _opened(value) else "{" + ",".join(parts) + "}"
+            text = "was split by the shell: put quotes around the whole word"
+            key = key.lstrip("+")
+            problems.append(Problem(key, None, text, shlex.quote(f"{key}={whole}")))
+        index = end
+    return problems, others
+
+
+def _end_of_value(words: Sequence[str], start: int) -> int:
+    """Index after the last word of the value that begins at `start`."""
+    key, equals, value = words[start].partition("=")
+    if equals and _opened(value):
+        for end in range(start + 1, len(words)):
+            value += words[end]
+            if _opened(value) == 0:
+                return end + 1
+    end = start + 1
+    while equals and end < len(words) and all(_ENTRY.fullmatch(word, len(key) + 1) for word in words[start : end + 1]):
+        if not words[end].startswith(f"{key}="):
+            break
+        end += 1
+    return end
+
+
+def _opened(value: str) -> int:
+    """How many brackets of a value without quotes are still open."""
+    return 0 if set(value) & {"'", '"'} else sum(value.count(sign) for sign in "[{(") - sum(map(value.count, "]})"))
 
 
 def quoted(text: str) -> str:

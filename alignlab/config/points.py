@@ -25,13 +25,27 @@ def plan_points(composer: Composer, jobs: Sequence[Sequence[str]], problems: Ite
         try:
             plans.append(plan(config, job, known))
         except ConfigError as error:
-            found += error.problems
+            found += of_chosen(composer, job, found, error.problems)
         for problem in found:
             told[str(problem)] = problem
             points[str(problem)].append(index)
     if told or problems:
         raise ConfigError([*problems, *(_at(problem, points[text], len(jobs)) for text, problem in told.items())])
     return plans
+
+
+def of_chosen(
+    composer: Composer, overrides: Sequence[str], left_out: Sequence[Problem], found: Sequence[Problem]
+) -> Sequence[Problem]:
+    """The problems of a config without those that may be due to an option that took the place of a wrong one.
+
+    left_out: problems of overrides that are not in the config.
+    found:    problems of the config.
+    """
+    if not any(composer.is_group(problem.key) for problem in left_out):
+        return found
+    typed = {text.partition("=")[0].lstrip("+") for text in overrides}
+    return [problem for problem in found if "." in problem.key and problem.key in typed]
 
 
 def unique(

@@ -22,14 +22,14 @@ from tests.sweep.launchers.test_local_pool import STEADY, eventually, running, t
 Run = Callable[..., Any]
 
 # `alignlab` on a machine that does not see the locks of others. It takes a still heartbeat for dead after 10 seconds.
-# The machine `one` is slow: it logs at most two updates a second.
+# The machine `one` is slow: it logs at most two updates a second, and waits after 40 of them until it is killed.
 _MACHINE = """
 import socket, sys, time
 from alignlab.runs import directory, heartbeat
 from alignlab.tracking.sinks.jsonl import JsonlSink
-name, log = sys.argv[1], JsonlSink.log
+name, log, rows = sys.argv[1], JsonlSink.log, []
 if name == "one":
-    JsonlSink.log = lambda sink, row: (time.sleep(0.5), log(sink, row))
+    JsonlSink.log = lambda sink, row: (rows.append(row), time.sleep(0.5 if len(rows) < 40 else 500), log(sink, row))
 socket.gethostname = lambda: name
 heartbeat.BEAT, heartbeat.STILL = 0.5, 10.0
 directory.RunDir.lock_file = property(lambda run: run.path.parent / ".locks" / name / run.id)

@@ -79,7 +79,16 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool, bel
             seed=config["seed"],
             output_root=output_root,
         )
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, AlignlabError, OmegaConfBaseException) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        OSError,
+        AlignlabError,
+        OmegaConfBaseException,
+    ) as error:
         raise ConfigError([Problem("run", run_id, f"its record can't be read by this version: {error}")]) from error
     parent = record.get("parent")
     if parent in (run_id, *below):

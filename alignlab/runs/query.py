@@ -152,7 +152,7 @@ class Filter:
             return any(_equal(actual, value) for value in self.values) == (self.sign == "=")
         try:
             return _COMPARE[self.sign](float(actual), float(self.values[0]))
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             return False
 
 
@@ -244,5 +244,5 @@ def _is_number(text: str) -> bool:
 def _equal(actual: Any, wanted: str) -> bool:
     try:
         return float(actual) == float(wanted)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return fnmatchcase(json.dumps(actual) if actual is None or isinstance(actual, bool) else str(actual), wanted)

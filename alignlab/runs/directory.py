@@ -182,11 +182,12 @@ class RunDir:
             self._log_waiting()
             lock.acquire()
         try:
+            said = ""
             while not self._is_free(watched=watched):
                 if not wait:
                     yield False
                     return
-                self._log_waiting()
+                said = self._log_waiting(said)
                 watched = False
             yield True
         finally:
@@ -230,10 +231,13 @@ class RunDir:
         """Whether the record says that another machine runs it."""
         return _is_elsewhere(self.record())
 
-    def _log_waiting(self) -> None:
+    def _log_waiting(self, said: str = "") -> str:
+        """Say who works on it, unless that was said already. A warning, since a sweep hides what its points tell."""
         record = self.record()
         who = f"process {record['pid']} on {record.get('host')}" if record.get("pid") else "another process"
-        log.info("%s: %s works on it; waiting", self.id, who)
+        if who != said:
+            log.warning("%s: %s works on it; waiting", self.id, who)
+        return who
 
     def record(self) -> dict[str, Any]:
         """The content of run.json; empty if there is no such file, or if it can't be read (with a warning)."""

@@ -62,6 +62,7 @@ def test_a_machine_waits_for_another_and_takes_over_when_it_is_dead(launcher: st
         assert machines[0].poll() is None
         machines[0].send_signal(signal.SIGKILL)
         assert machines[1].wait(500) == 0, Path("two.log").read_text()
+        assert Path("two.log").read_text().count("waiting") == 1
     finally:
         for machine in machines:
             machine.kill()

@@ -1,6 +1,7 @@
 """Compares `alignlab plan` with measured updates on this machine: memory of the process, and time.
 
-    python -m benchmarks.plan memory     resident memory: SmolLM2-135M with LoRA and in full, at three lengths
+    python -m benchmarks.plan memory     resident memory: SmolLM2-135M with LoRA and in full, at three lengths, with the
+                                         memory allocator as it is and with large blocks returned at once
     python -m benchmarks.plan time       seconds of a core: small models of several sizes, at several lengths
 
 Memory is measured in a process of its own for each run. The results are a Markdown table, and go to --json.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,6 +28,9 @@ SIZES = ((128, 4), (256, 4), (384, 6))
 LENGTHS = {"memory": ((64, 32), (192, 64), (384, 128)), "time": ((12, 6), (32, 16))}
 
 TEXT = "the cat sat on a mat and saw that it was late in the day so he went home to eat and then to bed"
+
+# glibc returns a freed block of at least so many bytes to the system at once, instead of keeping it for later.
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 # Updates of a run; those before the second are not measured, since they also create the optimizer's state.
 UPDATES = {"memory": 2, "time": 3}
@@ -50,6 +55,7 @@ class Point:
 
     prompt, answer: tokens of its rows.
     planned, found: bytes (memory), or operations and seconds of a core (time), of an update.
+    seconds:        of a core, for an update.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Point:
     answer: int
     planned: float
     found: float
+    seconds: float
 
 
 def main() -> None:
@@ -69,19 +76,24 @@ def main() -> None:
     if args.one:
         print(json.dumps(asdict(measured(args.what, *json.loads(args.one)))))
         return
-    points = []
+    points, returned = [], []
     for setting in settings(args.what):
-        points.append(measured("time", *setting) if args.what == "time" else in_own_process(*setting))
+        if args.what == "time":
+            points.append(measured("time", *setting))
+        else:
+            points.append(in_own_process(*setting))
+            returned.append(in_own_process(*setting, **RETURNED))
+            say(str(returned[-1]))
         say(str(points[-1]))
     print(machine_line(machine()))
-    print(memory_table(points) if args.what == "memory" else time_table(points))
-    save(args.json, {"machine": machine(), "points": [asdict(point) for point in points]})
+    print(memory_table(points, returned) if args.what == "memory" else time_table(points))
+    save(args.json, {"machine": machine(), "points": [asdict(point) for point in (*points, *returned)]})
 
 
-def in_own_process(*setting: Any) -> Point:
+def in_own_process(*setting: Any, **environment: str) -> Point:
     """A measurement of memory."""
     command = [sys.executable, "-m", "benchmarks.plan", "memory", "--one", json.dumps(setting)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     if done.returncode:
         raise SystemExit(f"{setting} failed:\n{done.stderr[-3000:]}")
     return Point(**json.loads(done.stdout.splitlines()[-1]))
@@ -121,7 +133,7 @@ def measured(what: str, name: str, model: Sequence[str], peft: str, prompt: int,
         write_pairs(folder / "pairs.jsonl", prompt, answer)
         words = [*model, f"peft={peft}", f"data.path={folder}/pairs.jsonl", f"output_root={folder}/outputs"]
         words += [*COMMON, f"trainer.max_steps={UPDATES[what]}"]
-        before, found = resident(), list[float]()
+        before, found, seconds = resident(), list[float](), list[float]()
         lengths: set[tuple[int, int]] = set()
 
         def watched(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +142,8 @@ def measured(what: str, name: str, model: Sequence[str], peft: str, prompt: int,
                 forget_peak()
                 began = time.process_time()
                 out = step(self, rows, index)
-                found.append(peak() - before if what == "memory" else time.process_time() - began)
+                seconds.append(time.process_time() - began)
+                found.append(peak() - before if what == "memory" else seconds[-1])
                 return out
 
             return update
@@ -147,7 +160,7 @@ def measured(what: str, name: str, model: Sequence[str], peft: str, prompt: int,
         longest = {"prompt": max(p for p, _ in lengths), "answer": max(a for _, a in lengths)}
         setup = setup_of(made, made.train.model.load_config(), **longest)
     planned = memory_of(setup).total if what == "memory" else work_of(setup).operations
-    return Point(name, peft, **longest, planned=planned, found=min(found[1:]))
+    return Point(name, peft, **longest, planned=planned, found=min(found[1:]), seconds=min(seconds[1:]))
 
 
 def write_pairs(file: Path, prompt: int, answer: int) -> None:
@@ -183,13 +196,20 @@ def _status(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def memory_table(points: Sequence[Point]) -> str:
-    """Planned tensor bytes against the growth of resident memory."""
+def memory_table(points: Sequence[Point], returned: Sequence[Point]) -> str:
+    """Planned tensor bytes against the growth of resident memory.
+
+    returned: the same runs with RETURNED.
+    """
     rows = []
-    for p in points:
-        error = f"{p.planned / p.found - 1:+.0%}"
-        rows.append((p.name, p.peft, p.prompt, p.answer, f"{p.planned / 1e9:.2f}", f"{p.found / 1e9:.2f}", error))
-    return table(("model", "peft", "prompt", "answer", "planned GB", "measured GB", "error"), rows)
+    for p, r in zip(points, returned, strict=True):
+        kept, given = (f"{p.planned / found.found - 1:+.0%}" for found in (p, r))
+        sizes = (f"{size / 1e9:.2f}" for size in (p.planned, p.found, r.found))
+        planned, found, smaller = sizes
+        time_ratio = f"{r.seconds / p.seconds:.2f}"
+        rows.append((p.name, p.peft, p.prompt, p.answer, planned, found, kept, smaller, given, time_ratio))
+    head = ("model", "peft", "prompt", "answer", "planned GB", "measured GB", "error")
+    return table((*head, "returned at once GB", "error", "time of an update"), rows)
 
 
 @dataclass(frozen=True)

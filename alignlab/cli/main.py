@@ -46,8 +46,8 @@ EXIT_CODES = {
 
 # Errors that a place causes, wherever a command reads or writes it.
 _MACHINE = {
-    errno.EACCES, errno.EDQUOT, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM,
-    errno.EROFS,
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ENOSPC,
+    errno.EPERM, errno.EROFS,
 }  # fmt: skip
 
 
@@ -85,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         return _of_the_machine(error)
+    except MemoryError:
+        print("alignlab: memory does not suffice", file=sys.stderr)
+        return 1
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from alignlab.integrity import refuse_device
@@ -56,10 +57,10 @@ def faults_of_metrics(run: RunDir, record: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on the training metrics of a finished run, if they are missing, damaged, cut off or changed."""
     try:
         refuse_device(run.metrics)
-        complete = [line for line in run.metrics.read_bytes().split(b"\n")[:-1] if line]
         rows = read_rows(run.metrics)
+        complete = [line for line in run.metrics.read_bytes().split(b"\n")[:-1] if line]
     except OSError as error:
-        yield f"its training metrics can't be read ({type(error).__name__}: {run.metrics})"
+        yield f"its training metrics can't be read: {run.metrics.name}: {error.strerror}"
         return
     if bad := len(complete) - len(rows):
         yield f"{bad} of {counted(len(complete), 'row')} of its training metrics can't be read"
@@ -71,6 +72,14 @@ def faults_of_metrics(run: RunDir, record: Mapping[str, Any]) -> Iterator[str]:
         yield f"its training metrics end at update {last:g} of {steps:g}"
     elif not bad and run.metrics_changed():
         yield "its training metrics are not what they were when it ended"
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """The complete rows of a file; none if it can't be read."""
+    try:
+        return read_rows(file)
+    except OSError:
+        return []
 
 
 def _finite(value: Any) -> float | None:

@@ -13,12 +13,11 @@ from rich.text import Text
 
 from alignlab.inert import one_line
 from alignlab.redaction import redacted, redacted_override
-from alignlab.reports.curves import CURVES, faults_of_metrics, logged
+from alignlab.reports.curves import CURVES, faults_of_metrics, logged, rows_of
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record
 from alignlab.spelling import counted
-from alignlab.tracking.sinks.jsonl import read_rows
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MOST_CURVES, _LOG_LINES, _SPARK = 6, 3, 32
@@ -95,7 +94,7 @@ def _facts(record: Record, run: RunDir, children: Sequence[str]) -> Iterator[tup
 
 def _curves(run: RunDir) -> Iterator[tuple[str, str, str]]:
     """(name, sparkline, first and last value) of the curves that the run has logged."""
-    curves = {name: curve for name, curve in logged(read_rows(run.metrics)).items() if len(curve) > 1}
+    curves = {name: curve for name, curve in logged(rows_of(run.metrics)).items() if len(curve) > 1}
     shown = [name for name in CURVES if name in curves][:_MOST_CURVES]
     for name in shown:
         values = list(curves[name].values())

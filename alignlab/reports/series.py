@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from alignlab.errors import DamagedError
 from alignlab.evaluation.by_prompt import OfRun
 from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected, asked_file
-from alignlab.reports.curves import CURVES, faults_of_metrics, logged
+from alignlab.reports.curves import CURVES, faults_of_metrics, logged, rows_of
 from alignlab.reports.means import numbers_in_range
 from alignlab.reports.seeds_table import Settings
 from alignlab.reports.tables import COLUMNS, columns_of
@@ -30,7 +29,6 @@ from alignlab.runs.record import is_number
 from alignlab.statistics.comparison import COUNTS, over_rows_too
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
 from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
-from alignlab.tracking.sinks.jsonl import read_rows
 
 KL, REWARD = "exact/kl", "exact/reward"
 SAMPLED_KL = "eval/kl_ref/sequence_k1"
@@ -226,7 +224,7 @@ def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd
     """
     parts = []
     for name, points in settings_points(found).items():
-        runs = [logged(_rows_of(found.run(point).metrics), metrics) for point in points]
+        runs = [logged(rows_of(found.run(point).metrics), metrics) for point in points]
         for metric in metrics:
             curves = [pd.Series(run[metric]) for run in runs if metric in run]
             if not curves:
@@ -242,14 +240,6 @@ def metrics_notes(found: Collected) -> Iterator[str]:
     for point in found.done:
         run = found.run(point)
         yield from (f"{run.id}: {fault}" for fault in faults_of_metrics(run, found.records[run.id]))
-
-
-def _rows_of(file: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl; none if it can't be read."""
-    try:
-        return read_rows(file)
-    except OSError:
-        return []
 
 
 def winrates_frame(found: Collected) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_all_mistakes_of_a_figure_at_once(made: Path, alignlab: Run) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "its training metrics can't be read (FileNotFoundError: "),
+        (None, "its training metrics can't be read: metrics.jsonl: No such file"),
         ('[1]\n{"train/global_step": "x"}\n{"train/global_step": 6, "train/loss": 1}\n', "2 of 3 rows of its training"),
         ('{"train/global_step": 4, "train/loss": 1}\n{"train/glob', "its training metrics end at update 4 of 6"),
         ('{"train/global_step": 6, "train/loss": ' + "9" * 500 + "}\n", ""),
@@ -126,6 +127,18 @@ def test_a_screen_says_what_is_wrong_with_metrics(content: str | None, said: str
     found = alignlab("runs", "show", run.id)
     assert found.code == 0
     assert f"note      {said}" in found.out if said else "note" not in found.out
+
+
+def test_metrics_that_memory_can_not_hold_are_left_out(made: Path, alignlab: Run) -> None:
+    run = RunDir.of("outputs", run_id("dpo", "0.1", "1"))
+    os.truncate(run.metrics, 1 << 40)
+    said = "its training metrics can't be read: metrics.jsonl: is larger than"
+    shown = alignlab("runs", "show", run.id)
+    assert shown.code == 0
+    assert f"note      {said}" in shown.out
+    assert alignlab("report", "made").code == 0
+    assert f"{run.id}: {said}" in Path("outputs/sweeps/made/report.md").read_text()
+    assert alignlab("plot", "curves", "made").code == 0
 
 
 def test_a_run_on_one_screen(made: Path, alignlab: Run) -> None:

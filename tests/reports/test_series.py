@@ -347,14 +347,14 @@ def test_a_page_says_which_directories_are_incomplete(tmp_path: Path) -> None:
     for line in (
         f"{ids[0]}: its folder has no run.json",
         f"{ids[2]}: a file stands in place of its folder",
-        f"{ids[3]}: its training metrics can't be read (FileNotFoundError",
+        f"{ids[3]}: its training metrics can't be read: metrics.jsonl: No such file",
         f"{ids[4]}: its training metrics end at update 4 of 6",
         f"{ids[5]}: 2 of 8 rows of its training metrics can't be read",
         f"{ids[6]}: fields of its record have a wrong type and are left out: status",
         f"{ids[7]}: fields of its record have a wrong type and are left out: started, versions, overrides, attempts",
         f"{ids[8]}: fields of its record have a wrong type and are left out: data.audit.facts, data.audit.errors",
         f"{ids[9]}: the answers of an evaluation are left out",
-        f"{ids[11]}: its training metrics can't be read (IsADirectoryError",
+        f"{ids[11]}: its training metrics can't be read: metrics.jsonl: Is a directory",
     ):
         assert line in notes, line
     rows = page.partition("## Runs that are not done")[2].partition("\n## ")[0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from alignlab.integrity import write_text
 from alignlab.spelling import counted
@@ -78,9 +81,12 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """All complete rows of a file; none if there is no file. A last line that a crash cut off is left out.
 
     Damaged rows are left out too, and a warning states how many. A row whose step is no number is damaged.
+    Raises OSError if the file is larger than the memory that is free.
     """
     if not file.is_file():
         return []
+    if file.stat().st_size > psutil.virtual_memory().available:
+        raise OSError(errno.EFBIG, "is larger than the memory that is free", str(file))
     lines = [line for line in file.read_bytes().split(b"\n")[:-1] if line]
     rows = [row for row in map(_row, lines) if row is not None]
     if bad := len(lines) - len(rows):

@@ -45,6 +45,10 @@ _edited: set[Path] = set()
 # Beginnings of the versions of alignlab whose files may have no checksum.
 _WITHOUT_CHECKSUMS = ("0.0.", "0.1.")
 
+# What this process denies to its files. It can be read only by changing it, which is safe while there is one thread.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 _SEAL = ',\n  "sha256": "'
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 28  # of a JSON record
@@ -79,6 +83,11 @@ def new_file(file: Path) -> Iterator[Path]:
         replace_file(scratch, file)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def readable_as_usual(file: Path) -> None:
+    """Give a file the permissions of files that `open` makes. Those of safetensors can be read by their owner only."""
+    file.chmod(0o666 & ~_UMASK)
 
 
 def replace_file(scratch: Path, file: Path) -> None:
@@ -251,8 +260,10 @@ def json_digest(value: object, digits: int = 64) -> str:
 
 
 def seal_folder(folder: Path) -> None:
-    """Write the checksums of all files below a folder to `SHA256SUMS` in that folder."""
+    """Write the checksums of all files below a folder to `SHA256SUMS` in that folder. All get the usual permissions."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    for file in files:
+        readable_as_usual(file)
     lines = [f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
 

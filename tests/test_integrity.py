@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import (
@@ -97,6 +98,15 @@ def test_a_folder_has_the_checksums_of_sha256sum(folder: Path) -> None:
     verify_folder(folder)
     said = subprocess.run(["sha256sum", "-c", MANIFEST], cwd=folder, capture_output=True, text=True, check=True)
     assert sorted(said.stdout.splitlines()) == ["inside/config.json: OK", "model.safetensors: OK"]
+
+
+def test_files_of_a_sealed_folder_can_be_read_by_others_as_the_umask_says(folder: Path, tmp_path: Path) -> None:
+    """Those that safetensors writes can be read by their owner only."""
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    save_file({"a": np.zeros(3)}, folder / "model.safetensors")
+    seal_folder(folder)
+    assert {file.stat().st_mode for file in folder.rglob("*.*")} == {usual}
 
 
 def test_flipped_bits_of_a_folder_are_seen(folder: Path) -> None:

@@ -43,7 +43,7 @@ class Options(Checked):
     def problems(self) -> Iterator[Problem]:
         yield from at_least("max_new_tokens", self.max_new_tokens, 1, example=256)
         yield from at_least("seed", self.seed, 0, example=1)
-        yield from positive("temperature", self.temperature, example=1.0)
+        yield from positive("temperature", self.temperature, example=0.01)
         yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))
 
 

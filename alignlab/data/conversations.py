@@ -85,13 +85,20 @@ def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, 
     texts = [text for _, text in parsed]
     if not any(before.values()):
         if not start and not isinstance(start, str):
-            raise UnusableRowError("prompt is missing or null, and no answer holds the turns before it")
+            raise UnusableRowError(_without_prompt(texts))
         return start, texts
     known = {name: _full_prompt(start, turns, name) for name, turns in before.items() if turns or not _is_blank(start)}
     first, *others = known
     for other in others:
         _require_same_turns(known[first], known[other], first, other)
     return _checked_prompt(known[first]), texts
+
+
+def _without_prompt(answers: Sequence[str]) -> str:
+    fault = "prompt is missing or null, and no answer holds the turns before it"
+    if answers and all("\n\nHuman:" in text and "\n\nAssistant:" in text for text in answers):
+        return f"{fault}; for transcripts of HH-RLHF's form (Human: ..., Assistant: ...) type data=hh_rlhf"
+    return fault
 
 
 def read_row(row: Mapping[str, Any], answers: Mapping[str, Any], column: str = "prompt") -> tuple[Prompt, list[str]]:

@@ -14,7 +14,7 @@ from filelock import BaseFileLock
 from numpy.typing import NDArray
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import DAMAGE_EXTRA, replace_file, set_aside, sha256_of
+from alignlab.integrity import DAMAGE_EXTRA, readable_as_usual, replace_file, set_aside, sha256_of
 from alignlab.locks import file_lock
 from alignlab.spelling import counted
 
@@ -145,6 +145,7 @@ class ReferenceStore:
         }
         scratch = self.folder / f"{uuid.uuid4().hex}.tmp"
         save_file(shard, scratch)
+        readable_as_usual(scratch)
         target = self.folder / f"{sha256_of(scratch)}.safetensors"
         replace_file(scratch, target)
         return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 from alignlab.checks import installed
 from alignlab.config.plan import Plan
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem, UnsavedError
-from alignlab.integrity import read_record, sha256_of
+from alignlab.integrity import read_record, readable_as_usual, sha256_of
 from alignlab.models.export.gguf import DTYPES as GGUF_DTYPES
 from alignlab.models.export.gguf import gguf_faults, write_gguf
 from alignlab.models.export.hub import check_name, endpoint, upload
@@ -42,7 +43,7 @@ class Request:
     run:       id of a run, its beginning, or its folder.
     form:      one of FORMS.
     folder:    where to; None takes `<output_root>/exports/<run>-<form>`.
-    title:     name in the model card; empty takes the folder's.
+    title:     name of the repository that it is written for, in the model card; empty takes the folder's name.
     base:      hub name that an adapter names as its base; empty keeps the recorded one.
     dtype:     type of the weights; empty keeps the run's.
     overwrite: replace a folder that an earlier export wrote.
@@ -78,10 +79,12 @@ def export(request: Request) -> Exported:
         raise ConfigError([Problem("export", request.run, text, "alignlab runs")])
     plan.train.model.restore_base(str(plan.run.policy))
     folder = request.folder or Path(request.output_root) / "exports" / f"{plan.id}-{request.form}"
-    if problems := [*_problems(request, plan), *_problems_of_folder(folder, request.overwrite)]:
+    if problems := [*_problems(request, plan), *_problems_of_folder(folder, request)]:
         raise ConfigError(problems)
     with _written(folder, request.overwrite) as scratch:
         left_out = _WRITERS[request.form](request, plan, scratch, request.title or folder.name)
+        for file in scratch.iterdir():
+            readable_as_usual(file)
         about = {"form": request.form, "run": plan.id, "alignlab": version("alignlab"), "files": _digests(scratch)}
         (scratch / RECORD).write_text(json.dumps(about, indent=2), encoding="utf-8")
     return Exported(folder, left_out)
@@ -167,7 +170,7 @@ def _problems_of_gguf(plan: Plan) -> Iterator[Problem]:
         yield Problem("--to", "gguf", f"{plan.id}: {fault}", "--to merged")
 
 
-def _problems_of_folder(folder: Path, overwrite: bool) -> Iterator[Problem]:
+def _problems_of_folder(folder: Path, request: Request) -> Iterator[Problem]:
     """The problem of a folder that exists, unless it is empty or an earlier export that may be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -175,8 +178,10 @@ def _problems_of_folder(folder: Path, overwrite: bool) -> Iterator[Problem]:
         yield Problem("folder", str(folder), "is a file; name a folder")
     elif not is_exported(folder):
         yield Problem("folder", str(folder), "exists, and no export wrote it; name another folder")
-    elif not overwrite:
-        yield Problem("folder", str(folder), "exists already", "--overwrite, or another folder")
+    elif not request.overwrite:
+        upload = f"alignlab export {shlex.quote(str(folder))} --to hub --repo {request.title}   or   "
+        hint = f"{upload if request.title else ''}--overwrite, or another folder"
+        yield Problem("folder", str(folder), "exists already", hint)
 
 
 @contextmanager

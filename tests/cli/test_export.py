@@ -55,6 +55,7 @@ def test_a_run_is_exported_once(runs: Path, alignlab: Run) -> None:
     assert (about["form"], about["run"]) == ("merged", LOW)
     assert about["files"] == {name: sha256_of(folder / name) for name in names - {"export.json"}}
     assert {file.name for file in EXPORTS.iterdir()} == {folder.name}, "nothing else is left"
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1, "others can read weights as they can the rest"
     model, _ = load_pretrained(str(folder), dtype="float32")
     before, _ = load_pretrained(str(runs / LOW / "policy"), dtype="float32")
     assert all((a == b).all() for a, b in zip(model.parameters(), before.parameters(), strict=True))
@@ -133,6 +134,8 @@ def test_a_dry_run_names_files_and_sizes(runs: Path, alignlab: Run) -> None:
     )
     assert told.endswith("/me/thing (private, if it is new)")
     assert '"me/thing"' in (folder / "README.md").read_text(), "its code loads it from there"
+    again = alignlab("export", LOW, "--to", "hub", "--repo", "me/thing", "--dry-run")
+    assert f"type: alignlab export {folder} --to hub --repo me/thing   or   --overwrite" in again.err
     offline = alignlab("export", str(folder), "--to", "hub", "--repo", "me/thing")
     assert (offline.code, "nothing was uploaded to me/thing: HF_HUB_OFFLINE is set" in offline.err) == (2, True)
 

@@ -91,6 +91,7 @@ def test_every_turn_before_the_answer_is_the_prompt(prompt: Any, chosen: Any, re
         ("Cats", ["x"], "y", "turn 1 of chosen must be a {role, content} message, not 'x'"),
         (7, "x", "y", "prompt must be text or a list of {role, content} messages, not 7"),
         (None, "x", "y", "prompt is missing or null, and no answer holds the turns before it"),
+        (None, "\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: c", "type data=hh_rlhf"),
         ([], talk("a: x"), "y", "prompt is missing or null, and no answer holds the turns before it"),
         ("Cats", [turn("a", None)], "y", "turn 1 of chosen has no text (content: null)"),
         ("Cats", [turn("a", [])], "y", "turn 1 of chosen has no text (content: [])"),

@@ -155,6 +155,8 @@ def test_hh_rlhf_never_trains_on_what_it_holds_out(tmp_path: Path) -> None:
         with gzip.open(tmp_path / f"{subset}.{split}.jsonl.gz", "wt") as handle:
             handle.write(json.dumps({"chosen": f"\n\nHuman: {split}\n\nAssistant: x", "rejected": ""}) + "\n")
     assert not list(HHRLHF(path=str(tmp_path), subsets=["a", "b"], eval_subsets=["b"]).missing())
+    (file,) = HHRLHF(path=str(next(tmp_path.rglob("*.gz")))).missing()
+    assert "is a file; name a folder" in file.allowed
     problems = list(HHRLHF(path=str(tmp_path), subsets=["a"], eval_subsets=["a", "c"]).missing())
     assert [p.key for p in problems] == ["subsets", "eval_subsets"]
     assert "held out" in problems[0].allowed

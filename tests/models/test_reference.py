@@ -398,6 +398,8 @@ def test_store_finds_what_it_holds(tmp_path: Path) -> None:
     for i in range(30):
         np.testing.assert_array_equal(found.tokens[i], tokens[i])
     assert not [file for file in tmp_path.iterdir() if file.suffix == ".tmp"]
+    (tmp_path / "usual").touch()
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1, "others can read shards"
 
 
 def test_digest_sees_every_bit_and_the_dtype(model: Any) -> None:

@@ -19,6 +19,7 @@ from alignlab.data.rows import LeftOut, Loaded, Message, Pair, Place, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.data.transcripts import transcript_turns
 from alignlab.errors import DataError, Problem
+from alignlab.spelling import quoted
 
 
 @dataclass(kw_only=True)
@@ -55,7 +56,10 @@ class HHRLHF(Source):
             yield Problem("revision", self.revision, "works only with hub sets, and path is a folder", "revision=")
         if not folder.is_dir():
             looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
-            if looks_local:
+            if folder.is_file():
+                text = "is a file; name a folder with <subset>.train.jsonl.gz and <subset>.test.jsonl.gz"
+                yield Problem("path", self.path, text, f"path={quoted(str(folder.parent))}")
+            elif looks_local:
                 yield Problem("path", self.path, "is neither a folder nor a hub name", "path=Anthropic/hh-rlhf")
             return
         for key, split in (("subsets", "train"), ("eval_subsets", "eval")):

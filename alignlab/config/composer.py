@@ -34,6 +34,9 @@ from alignlab.spelling import as_typed, correct_option, correct_spelling
 # What composing raises for a bad override. omegaconf fails an assertion if a key is below one that is null.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
+# Group -> its option for any folder and any name on the hub, and the setting that names it.
+_PLACES = {"model": ("hub", "name"), "data": ("pairs", "path")}
+
 _FOUR_BITS = (
     "keeps weights in 4 bits, which only models from the hub or a folder can: model=hub and the presets of published "
     "models, such as model=smollm2_135m"
@@ -123,6 +126,8 @@ class Composer:
                         except COMPOSE_ERRORS as error:
                             whole = self.load(good) if _sets_a_value(text) else config
                             problems.append(self._explain(self.parse(text), text, error, whole))
+            if any(problem.key == "model" for problem in problems):  # the model in its place may lack what peft sets
+                problems = [problem for problem in problems if problem.allowed != _FOUR_BITS]
             self._bases[groups] = config, problems
         return self._bases[groups]
 
@@ -202,6 +207,10 @@ class Composer:
             return Problem(key, value, "no such option; an empty list chooses nothing", f"{key}=[]")
         if key == "data" and len(words) == 1 and format_of(words[0]):
             return Problem(key, value, "is a file, not the kind of its rows", f"data=pairs data.path={words[0]}")
+        if key in _PLACES and len(words) == 1 and "/" in words[0]:
+            choice, setting = _PLACES[key]
+            fix = f"{key}={choice} {key}.{setting}={words[0]}"
+            return Problem(key, value, f"is a folder or a name on the hub, which {key}={choice} takes", fix)
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
         fix = f"{key}={guess or '<one of these>'}"
         if not guess and key in (*GROUPS, "experiment"):

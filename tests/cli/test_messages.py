@@ -38,6 +38,8 @@ CASES = {
     "missing value": (["train", "model=hub", "data=hh_rlhf"], ["model.name", "needs a value"]),
     "missing file": (["train", "data=pairs", "model=tiny", "data.path=my.jsonl"], ["data.path = my.jsonl", "no such file"]),
     "file as data": (["train", "model=tiny", "data=my.csv"], ["data = my.csv", "is a file, not the kind of its rows", "type: data=pairs data.path=my.csv"]),
+    "folder as model": (["train", "model=./my/model", "peft=qlora"], ["1 problem", "model = ./my/model", "is a folder or a name on the hub", "type: model=hub model.name=./my/model"]),
+    "name as data": (["train", "model=tiny", "data=org/set"], ["data = org/set", "is a folder or a name on the hub", "type: data=pairs data.path=org/set"]),
     "file of the lab": (["train", "model=tiny", "data.path=my.csv"], ["this data reads no files; rows come from data=pairs, "]),
     "option with fields": (["check", "reward=gold", "reward.gold.function=m:f"], ["reward has the fields of its option", "type: reward=gold reward.function=m:f"]),
     "pattern": (["train", "data=pairs", "model=tiny", "data.path=d/*.jsonl"], ["a pattern is not a path: name the folder", "type: 'data.path=[a.jsonl,b.jsonl]'"]),

@@ -33,10 +33,16 @@ TINY = [
 ]  # fmt: skip
 SHORT = [*TINY, "trainer.max_steps=4", "trainer.eval_every=2"]
 LONG = [*TINY, "objective=dpo", "objective.beta=0.5", "trainer.max_steps=12", "trainer.checkpoint_every=3"]
+EXACT = [
+    "objective=dpo", "model=lab", "data=lab", "model.parent=null", "data.prompts=2", "data.pair_count=100",
+    "data.eval_limit=20", "tracking=none", "evaluation=off", "trainer.batch_size=8", "trainer.accelerator=cpu",
+    "trainer.max_steps=4", "trainer.eval_every=2",
+]  # fmt: skip
 PPO = ["objective=ppo", "objective.samples=2", "reward=gold", "reward.function=rules:score", "rollout.max_new_tokens=6"]
 LORA = ["objective=dpo", "objective.beta=0.5", "peft=lora"]
 # One of each way to make and use batches. With epochs and minibatches, an update has rows of other processes' answers.
 RUNS = {
+    "exact metrics": EXACT,
     "sft": ["objective=sft"],
     "dpo": ["objective=dpo", "objective.beta=0.5"],
     "kto": ["objective=kto", "objective.beta=0.5"],
@@ -101,6 +107,11 @@ def assert_same(one: Path, other: Path) -> None:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-5)
 
 
+def short(words: list[str]) -> list[str]:
+    """A whole command for one of RUNS."""
+    return words if words is EXACT else [*SHORT, *words]
+
+
 def only_run(root: str) -> RunDir:
     (found,) = Path(root, "runs").glob("*-*[0-9a-f]")
     return RunDir(found)
@@ -115,7 +126,7 @@ def start_together(folder: Path, command: Sequence[str], variables: dict[int, di
 @pytest.mark.slow  # about three minutes of two cores
 def test_two_processes_of_torchrun_are_one(alignlab: CLI, tmp_path: Path) -> None:
     runs = [
-        [*SHORT, *words, f"strategy={strategy}", f"output_root={tmp_path}/{strategy}/{i}"]
+        [*short(words), f"strategy={strategy}", f"output_root={tmp_path}/{strategy}/{i}"]
         for strategy, own in STRATEGIES.items()
         for i, words in enumerate(own.values())
     ]
@@ -125,9 +136,10 @@ def test_two_processes_of_torchrun_are_one(alignlab: CLI, tmp_path: Path) -> Non
     subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=1800)
     assert json.loads((tmp_path / "codes.json").read_text()) == [0] * len(runs)
     for i, (name, words) in enumerate(SHARDED.items()):
-        result = alignlab("train", *SHORT, *words, f"output_root=one/{i}")
+        result = alignlab("train", *short(words), f"output_root=one/{i}")
         assert result.code == 0, f"{name}: {result.err}"
         one = only_run(f"one/{i}")
+        assert ("exact/kl" in one.record()["summary"]) == (name == "exact metrics")
         for two in (only_run(f"{strategy}/{i}") for strategy, own in STRATEGIES.items() if name in own):
             assert one.id == two.id, "devices and strategies do not count in the id"
             assert_same(one.path, two.path)

@@ -426,9 +426,6 @@ class OnlineModule(AlignmentModule):
             "objective/kl": sums.mean(),
             "objective/entropy": -torch.where(mask, rollouts.logps, 0.0).sum(dim=1).mean(),
             "objective/non_score_reward": penalty,
-            "objective/rlhf_reward": scores.mean() + penalty,
-            "objective/scores": scores.mean(),
-            "objective/scores_std": scores.std(unbiased=False),
             "kl_ref/sequence_k1": sums.mean(),
             "kl_ref/token_k3": torch.where(mask, torch.expm1(-ratio.clamp(min=-50)) + ratio, 0.0).sum(dim=1).mean(),
             "val/num_eos_tokens": rollouts.ended.float().sum(),
@@ -438,7 +435,13 @@ class OnlineModule(AlignmentModule):
             "completions/clipped_ratio": 1 - ended,
             "completions/distinct_frac": torch.tensor(len({tuple(answer.ids) for answer in sampled}) / len(sampled)),
         }
-        if scores.shape[1] > 1:
+        if self.context.scorer is not None:
+            metrics |= {
+                "objective/rlhf_reward": scores.mean() + penalty,
+                "objective/scores": scores.mean(),
+                "objective/scores_std": scores.std(unbiased=False),
+            }
+        if scores.shape[1] > 1 and self.context.scorer is not None:
             deviation = scores.std(dim=1)
             metrics |= {"reward_std": deviation.mean(), "frac_reward_zero_std": (deviation == 0).float().mean()}
         of_the_policy = ("objective/kl", "objective/non_score_reward", "objective/rlhf_reward", "kl_ref/")

@@ -46,7 +46,7 @@ _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
 _OFFSET_ROWS = 256
 
 # Each row of held-out metrics has one of these.
-_EVALUATED = ("eval/loss", "eval/objective/scores")
+_EVALUATED = ("eval/loss", "eval/objective/kl")
 
 
 class RunRecorder:

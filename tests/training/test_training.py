@@ -796,8 +796,6 @@ def test_a_disk_that_is_full_when_a_run_resumes(
     (whole,) = Path("whole/runs").glob("dpo-*[0-9a-f]")
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     run = RunDir(RUNS / whole.name)
-    (parent,) = Path("whole/runs").glob("sft-*[0-9a-f]")
-    shutil.copytree(parent, RUNS / parent.name)
     run.path.symlink_to(small_disk)
     with monkeypatch.context() as patched:
         at_step(patched, 5, lambda: os.kill(os.getpid(), signal.SIGINT))

@@ -185,6 +185,10 @@ def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run
     Raises ConfigError for a condition that can't be read, or whose key no run has.
     """
     _check_words(conditions)
+    if roots := [text for text in conditions if text.startswith("output_root=")]:
+        raise ConfigError(
+            [Problem(text, None, "is no condition; type find_runs(..., output_root=...)") for text in roots]
+        )
     found = select(runs_of(output_root), [Filter.parse(text) for text in conditions], output_root)
     return [Run(RunDir.of(Path(output_root).absolute(), record["id"])) for record in found]
 

@@ -7,6 +7,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,8 @@ def test_everything_wrong_is_raised_at_once() -> None:
         package.run_sweep(*TINY, axes={"-m": [1]})
     with pytest.raises(ConfigError, match="is the same for all runs of a sweep"):
         package.run_sweep(*TINY, axes={"output_root": ["a", "b"]})
+    with pytest.raises(ConfigError, match=r"type find_runs\(..., output_root=...\)"):
+        package.find_runs("status=done", "output_root=elsewhere")
     with pytest.raises(ConfigError, match="is no path"):
         package.find_runs(output_root="a\0b")
     with pytest.raises(ConfigError, match="there is no such run"):
@@ -125,6 +128,13 @@ def test_everything_wrong_is_raised_at_once() -> None:
     with pytest.raises(ConfigError, match="there is none below outputs"):
         package.read_sweep("a" * 300)
     assert not Path("outputs").exists(), "nothing was started"
+
+
+def test_threads_take_turns() -> None:
+    """Hydra keeps its state for the whole process. Signals are handled by the main thread only."""
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda seed: package.train(*TINY, "trainer.max_steps=2", f"seed={seed}"), (1, 2, 3)))
+    assert [(run.status, run.config["seed"]) for run in runs] == [("done", 1), ("done", 2), ("done", 3)]
 
 
 def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

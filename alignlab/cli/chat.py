@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignlab.checks import Checked, at_least, one_of, positive
 from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
-from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.errors import AlignlabError, ConfigError, DataError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.rollout.settings import Sampling
 
 if TYPE_CHECKING:
     from alignlab.evaluation.suite import ModelSide
+    from alignlab.pipeline.conversation import Conversation
 
 _USAGE = """usage: alignlab chat <run or model> [--against <reference, run or model>] [key=value ...]
 
@@ -27,6 +30,9 @@ Answers what you type. /new begins a new conversation. /quit or Ctrl-D ends it.
 max_new_tokens=256, temperature=1.0, seed=1, accelerator=auto, output_root=outputs
 trust_remote_code=false   run code that comes with a model
 plugins=...               packages and folders with parts of your own"""
+
+
+_COMMANDS = "/new begins a new conversation, /quit ends it"
 
 
 @dataclass(kw_only=True)
@@ -45,6 +51,10 @@ class Options(Checked):
         yield from at_least("seed", self.seed, 0, example=1)
         yield from positive("temperature", self.temperature, example=0.01)
         yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))
+
+
+class _Sampling(Sampling):
+    group = ""  # the settings are options of this command
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         return _chat(names[0], flags.against, settings_of(Options, given))
     except AlignlabError as error:
         return print_error(error, argv)
-    except (KeyboardInterrupt, EOFError):
+    except KeyboardInterrupt:
         print()
         return 0
 
@@ -80,23 +90,37 @@ def _chat(name: str, against: str, options: Options) -> int:
     from alignlab.training.setup import device_of
 
     quiet_libraries()
-    how = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
+    how = _Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     device = device_of(options.accelerator)
     talks = []
     for shown, side in _sides(name, against, options):
         side.model.to(device).eval()
         talks.append(Conversation(shown, side, how, options.seed))
     if sys.stdin.isatty():
-        print("/new begins a new conversation, /quit ends it")
-    while (text := input("> " if sys.stdin.isatty() else "").strip()) != "/quit":
-        if text == "/new":
-            for talk in talks:
-                talk.forget()
-        elif text:
-            for talk in talks:
-                answer = talk.say(text)
-                print(visible(f"{talk.name}: {answer}" if len(talks) > 1 else answer, MOST_OF_OUTPUT), flush=True)
-    return 0
+        print(_COMMANDS)
+    all_answered = True
+    with suppress(EOFError):
+        while (text := input("> " if sys.stdin.isatty() else "").strip()) != "/quit":
+            if text == "/new":
+                for talk in talks:
+                    talk.forget()
+            elif re.fullmatch("/[a-z]*", text):
+                print(_COMMANDS, file=sys.stderr)
+            elif text:
+                all_answered &= _answer(talks, text)
+    return 0 if all_answered else 1
+
+
+def _answer(talks: Sequence[Conversation], text: str) -> bool:
+    """Print the answers of all sides. Returns whether there are any; if not, the conversation is as before."""
+    try:
+        for talk in talks:
+            answer = talk.say(text)
+            print(visible(f"{talk.name}: {answer}" if len(talks) > 1 else answer, MOST_OF_OUTPUT), flush=True)
+    except DataError as error:
+        print(visible(f"alignlab: {error}\n  or type /new for a new conversation"), file=sys.stderr)
+        return False
+    return True
 
 
 def _sides(name: str, against: str, options: Options) -> list[tuple[str, ModelSide]]:

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ from alignlab.spelling import as_typed
 # in both forms.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
+# Hydra's state belongs to the process, so threads take turns.
+_ONE_AT_A_TIME = threading.RLock()
 
 _PLUGINS = re.compile(r"\+{0,2}plugins=(.*)$", re.DOTALL)
 
@@ -146,7 +149,16 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
 
 @contextmanager
 def hydra_of_the_caller_kept() -> Iterator[None]:
-    """Set aside what Hydra keeps for the whole process: a caller in Python may be a Hydra application too."""
+    """Set aside what Hydra keeps for the whole process: a caller in Python may be a Hydra application too.
+
+    Another thread waits meanwhile.
+    """
+    with _ONE_AT_A_TIME, _kept():
+        yield
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
     hydra, config = GlobalHydra.instance(), HydraConfig.instance()
     before, config_before, argv, full_error = hydra.hydra, config.cfg, sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     plugins = active()

@@ -7,8 +7,10 @@ dialect `trl1`. A setting that the file leaves open has TRL's default, because a
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import math
+import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +20,13 @@ import yaml
 
 from alignlab.config.trl_script import read_script
 from alignlab.errors import ConfigError, Problem
+from alignlab.integrity import refuse_device
 from alignlab.spelling import as_typed, correct_spelling
 
 _WHERE = "this command; nothing was written"
+
+_MOST_BYTES = 1 << 24  # of a file
+_TWICE = "these keys are there twice: {}"
 
 # Trainer -> TRL's default learning rate.
 LEARNING_RATES = {
@@ -182,13 +188,20 @@ def import_trl(file: Path, trainer: str = "") -> Imported:
 def _read(file: Path, trainer: str) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
     """(trainer if the file names it, argument -> value, notes on arguments that are computed when a script runs)."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem("file", file, f"can't be read: {error}")], where=_WHERE) from error
-    try:
+        refuse_device(file)
+        if file.stat().st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "is too large for a file of arguments", str(file))
         if file.suffix == ".py":
-            return read_script(ast.parse(text), LEARNING_RATES, trainer)
-        loaded = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+            with tokenize.open(file) as script:  # in the encoding that the script declares
+                return read_script(ast.parse(script.read()), LEARNING_RATES, trainer)
+        text = file.read_text(encoding="utf-8-sig")
+        loaded = json.loads(text, object_pairs_hook=_once) if file.suffix == ".json" else yaml.load(text, _Yaml)
+        json.dumps(loaded, default=str)  # raises ValueError if a YAML alias is inside of its own anchor
+    except OSError as error:
+        raise ConfigError([Problem("file", file, f"can't be read: {error.strerror}")], where=_WHERE) from error
+    except UnicodeDecodeError as error:
+        text = f"can't be read as {error.encoding} (byte {error.start}); save it as UTF-8"
+        raise ConfigError([Problem("file", file, text)], where=_WHERE) from error
     except (ValueError, RecursionError, MemoryError, SyntaxError, yaml.YAMLError) as error:
         raise ConfigError([Problem("file", file, f"can't be read: {error}")], where=_WHERE) from error
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
@@ -198,6 +211,24 @@ def _read(file: Path, trainer: str) -> tuple[str, dict[str, Any], list[tuple[str
     if _strategy(arguments) != "no":
         arguments.setdefault("dataset_test_split", "test")  # as the scripts of TRL do
     return "", arguments, []
+
+
+class _Yaml(yaml.SafeLoader):
+    """Reads YAML, and refuses a key that a mapping has twice. YAML forbids it, and PyYAML takes the last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(_TWICE.format(", ".join(twice)))
+        return super().construct_mapping(node, deep)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError if it has a key twice."""
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(_TWICE.format(", ".join(twice)))
+    return dict(pairs)
 
 
 def _strategy(arguments: Mapping[str, Any]) -> str:

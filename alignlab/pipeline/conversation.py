@@ -26,14 +26,17 @@ class Conversation:
     turns: list[Message] = field(default_factory=list)
 
     def say(self, text: str) -> str:
-        """The answer to what the user says. The same conversation with the same seed has the same answers."""
-        self.turns.append(Message(role="user", content=text))
+        """The answer to what the user says. The same conversation with the same seed has the same answers.
+
+        Raises DataError if the conversation and its answer exceed the model's positions; it is then as before.
+        """
+        turns = [*self.turns, Message(role="user", content=text)]
         template = self.side.template
-        prompt = template.prompt_ids(self.turns)
-        numbers = uniforms(self.seed, repr(self.turns), 0, self.how.max_new_tokens)
+        prompt = template.prompt_ids(turns)
+        numbers = uniforms(self.seed, repr(turns), 0, self.how.max_new_tokens)
         (sample,) = draw(self.side.model, [prompt], [numbers], self.how, template.ends)
-        answer = template.text(sample.ids, self.turns)
-        self.turns.append(Message(role="assistant", content=answer))
+        answer = template.text(sample.ids, turns)
+        self.turns = [*turns, Message(role="assistant", content=answer)]
         return answer if sample.ended else f"{answer} [cut off after {counted(len(sample.ids), 'token')}]"
 
     def forget(self) -> None:

@@ -120,10 +120,10 @@ def refuse_too_long(prompts: Sequence[Sequence[int]], how: Sampling, room: int |
     """Raise DataError if a prompt and its answer may exceed `room` positions. None is no limit."""
     longest = max(map(len, prompts), default=0)
     if room is not None and longest + how.max_new_tokens > room:
+        fix = f"type: {how.setting('max_new_tokens')}={room - longest}" if longest < room else "use a shorter prompt"
         raise DataError(
             f"a prompt has {counted(longest, 'token')}, "
-            f"an answer up to {how.max_new_tokens}, and the model {counted(room, 'position')}\n"
-            f"  type: {how.group}.max_new_tokens={max(1, room - longest)}"
+            f"an answer up to {how.max_new_tokens}, and the model {counted(room, 'position')}\n  {fix}"
         )
 
 
@@ -148,7 +148,7 @@ def _within_memory(
         if len(prompts) == 1:
             raise NotEnoughMemoryError(
                 f"not enough memory for one answer to a prompt of {counted(len(prompts[0]), 'token')}: {error}\n"
-                f"  type: a smaller {how.group}.max_new_tokens or data.max_prompt_length"
+                f"  type: a smaller {how.setting('max_new_tokens')} or data.max_prompt_length"
             ) from None
     if torch.cuda.is_initialized():  # after the handler, in which the failed attempt's tensors are still alive
         torch.cuda.empty_cache()

@@ -22,7 +22,7 @@ class Sampling(Checked):
     batch_size:     number of answers that are sampled at a time. It is halved if there is not enough memory.
     """
 
-    group: ClassVar[str] = "evaluation"  # group of these settings in a config
+    group: ClassVar[str] = "evaluation"  # group of these settings in a config; empty if they are in none
 
     max_new_tokens: int = 128
     temperature: float = 1.0
@@ -32,6 +32,10 @@ class Sampling(Checked):
         yield from at_least("max_new_tokens", self.max_new_tokens, 1, example=128)
         yield from positive("temperature", self.temperature, example=1.0)
         yield from at_least("batch_size", self.batch_size, 1, example=16)
+
+    def setting(self, name: str) -> str:
+        """How a setting is typed."""
+        return f"{self.group}.{name}" if self.group else name
 
 
 @dataclass(kw_only=True)

@@ -67,6 +67,21 @@ def test_a_conversation_beside_another(alignlab: CLI, monkeypatch: pytest.Monkey
     assert "[cut off after 4 tokens]" in done.out
 
 
+def test_a_line_that_is_too_long_ends_no_conversation(alignlab: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["hello", "x" * 3000, "more", "/help", "/new", "hello"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    done = alignlab("chat", "tiny", SHORT)
+    assert done.code == 1
+    first, second, again = done.out.splitlines()
+    assert (first, second) == (again, second)
+    assert "and the model 2048 positions\n  use a shorter prompt\n  or type /new" in done.err
+    assert "/quit ends it" in done.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\nmore"))
+    assert alignlab("chat", "tiny", SHORT).out.splitlines() == [first, second], "as if the line had not been said"
+    monkeypatch.setattr("sys.stdin", io.StringIO("x" * 2000))
+    assert "  type: max_new_tokens=" in alignlab("chat", "tiny", "max_new_tokens=500").err
+
+
 def test_a_conversation_that_can_not_begin(alignlab: CLI) -> None:
     assert "there is no policy before its training" in alignlab("chat", "tiny", "--against", "reference").err
     assert alignlab("chat").code == 2

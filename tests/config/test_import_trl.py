@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -245,6 +246,8 @@ def test_a_value_of_any_kind_is_taken(trainer: str, value: Any, tmp_path: Path) 
         ("- 1\n- 2", ["trainer=dpo"], "must hold arguments"),
         ("a: [", ["trainer=dpo"], "can't be read"),
         ("a: 1", ["trainer=dpo", "to=x"], "only trainer=<name> is"),
+        ("beta: 0.1\nbeta: 0.5", ["trainer=dpo"], "these keys are there twice: beta"),
+        ("beta: &a {x: *a}", ["trainer=dpo"], "can't be read: Circular reference"),
     ],
 )
 def test_mistakes_are_told(content: str, words: list[str], text: str, tmp_path: Path, alignlab: CLI) -> None:
@@ -252,6 +255,27 @@ def test_mistakes_are_told(content: str, words: list[str], text: str, tmp_path: 
     found = alignlab("import-trl", "config.yaml", *words)
     assert found.code == 2
     assert text in found.err
+
+
+def test_files_that_can_not_be_read_are_told(tmp_path: Path, alignlab: CLI) -> None:
+    (tmp_path / "twice.json").write_text('{"seed": 1, "seed": 2}')
+    (tmp_path / "wide.yaml").write_bytes("beta: 0.1".encode("utf-16"))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large.yaml").touch()
+    os.truncate(tmp_path / "large.yaml", 1 << 40)
+    told = {
+        "twice.json": "these keys are there twice: seed", "wide.yaml": "save it as UTF-8", "nothing.yaml": "No such file",
+        "pipe": "is a device or a pipe", "/dev/zero": "is a device or a pipe", "large.yaml": "is too large",
+    }  # fmt: skip
+    for name, text in told.items():
+        found = alignlab("import-trl", name, "trainer=dpo")
+        assert (found.code, text in found.err) == (2, True), found.err
+
+
+def test_a_script_has_the_encoding_that_it_declares(tmp_path: Path) -> None:
+    file = tmp_path / "train.py"
+    file.write_bytes("# -*- coding: latin-1 -*-\n# ä\nDPOConfig(beta=0.3)".encode("latin-1"))
+    assert "objective.beta=0.3" in import_trl(file, "dpo").words
 
 
 @pytest.mark.parametrize("trainer", ["dpo", "kto", "grpo"])

@@ -264,8 +264,9 @@ def test_files_that_can_not_be_read_are_told(tmp_path: Path, alignlab: CLI) -> N
     (tmp_path / "large.yaml").touch()
     os.truncate(tmp_path / "large.yaml", 1 << 40)
     told = {
-        "twice.json": "these keys are there twice: seed", "wide.yaml": "save it as UTF-8", "nothing.yaml": "No such file",
-        "pipe": "is a device or a pipe", "/dev/zero": "is a device or a pipe", "large.yaml": "is too large",
+        "twice.json": "these keys are there twice: seed", "wide.yaml": "save it as UTF-8",
+        "nothing.yaml": "No such file", "pipe": "is a device or a pipe", "/dev/zero": "is a device or a pipe",
+        "large.yaml": "is too large",
     }  # fmt: skip
     for name, text in told.items():
         found = alignlab("import-trl", name, "trainer=dpo")

@@ -19,6 +19,7 @@ from alignlab.config.plan import Plan
 from alignlab.config.schemas import RunEvaluation, Train, Trainer, keys_outside_id
 from alignlab.errors import ConfigError, Problem
 from alignlab.integrity import new_file
+from alignlab.models.parts import put_together
 from alignlab.pipeline.recorded_command import command_of
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import run_id
@@ -100,7 +101,7 @@ def hand_over(before: Plan, longer: Plan) -> None:
     with new.locked():
         if new.record():
             return
-        state = read_state(old.checkpoint, old)
+        state = put_together(read_state(old.checkpoint, old))
         _copy_rows(old, new)
         state["run"] = new.id
         _follow_schedule(state, longer.train)

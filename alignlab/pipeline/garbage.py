@@ -168,7 +168,7 @@ def _of_run(run: RunDir) -> Iterator[Piece]:
         return
     if run.record().get("kept") != "state":
         for file in run.states():
-            yield Piece(STATES, file, file.stat().st_size, run)
+            yield Piece(STATES, file, _size(file), run)
     for file in run.half_written():
         yield Piece(HALF_WRITTEN, file, _size(file), run)
     for file in sorted(run.checkpoint.parent.glob(f"*{DAMAGED}*")):

@@ -171,6 +171,7 @@ def _attempt(
 
     damage: a message about a damaged training state; empty if there was none.
     """
+    from alignlab.training.state import delete_unused_parts
     from alignlab.training.threads import threads_before, threads_for
     from alignlab.training.together import fit_together
 
@@ -188,6 +189,7 @@ def _attempt(
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
             outcome = fit_together(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
             run.end("done", keep=plan.train.trainer.kept, **outcome)
+            delete_unused_parts(run)
         except BaseException as error:
             raised = record_failure(run, error, group)
             raise raised from (None if raised is error else error)

@@ -435,7 +435,7 @@ class RunDir:
         if status == "done":
             last = (self.checkpoint, self.stacked_checkpoint)
             for file in map(earlier_state, last) if keep == "state" else self.states():
-                file.unlink(missing_ok=True)
+                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
             with suppress(OSError):  # something else is in it, or it is not there
                 self.checkpoint.parent.rmdir()
 
@@ -450,9 +450,10 @@ class RunDir:
             return True
 
     def states(self) -> list[Path]:
-        """The training states that are there."""
+        """The training states that are there, and the folders with parts of them (alignlab/models/parts.py)."""
         last = (self.checkpoint, self.stacked_checkpoint)
-        return [file for file in (*last, *map(earlier_state, last)) if file.is_file()]
+        files = [file for file in (*last, *map(earlier_state, last)) if file.is_file()]
+        return [*files, *sorted(self.checkpoint.parent.glob("parts-*"))]
 
     def keep_record_only(self) -> None:
         """Delete the weights of a finished run, unless another process works on it. The record says that they are gone.

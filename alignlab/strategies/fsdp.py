@@ -15,7 +15,12 @@ class FSDP(Strategy):
     """Each process holds a part of each weight, of its gradient and of its optimizer state.
 
     A layer's weights are gathered for its forward pass and its backward pass.
+
+    state_in_parts: each process writes its part of a training state, instead of the first one writing it whole. No
+                    process then needs memory for whole weights and optimizer states when a state is saved.
     """
+
+    state_in_parts: bool = False
 
     shards: ClassVar[bool] = True
 
@@ -30,4 +35,4 @@ class FSDP(Strategy):
     def build(self) -> Any:
         from alignlab.strategies.lightning.sharded import ShardedStrategy
 
-        return ShardedStrategy(PATIENCE)
+        return ShardedStrategy(PATIENCE, in_parts=self.state_in_parts)

@@ -21,7 +21,7 @@ from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
 from alignlab.training.pruning import PruningThresholds
-from alignlab.training.state import about, replace_state
+from alignlab.training.state import about, delete_unused_parts, replace_state
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal is gone
 _SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # time limit or preemption; caught only if something handles them
@@ -208,6 +208,7 @@ class Checkpoint(pl.Callback):
         trainer.save_checkpoint(scratch, weights_only=False)
         if trainer.is_global_zero:
             replace_state(scratch, self._run.checkpoint)
+            delete_unused_parts(self._run)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number in self._pending:

@@ -38,7 +38,7 @@ from alignlab.training.setup import (
     log_end_of_turn,
     save_adapter_base,
 )
-from alignlab.training.state import read_state, refuse_other_model
+from alignlab.training.state import make_whole, read_state, refuse_other_model
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,8 @@ def fit(
         trainer = make_trainer(config, run, callbacks, place, max_steps=config.trainer.max_steps)
         several = place.world > 1
         shards = several and config.strategy.shards
+        if leads and done and not shards:
+            make_whole(run)
         prepared = prepare(start, rows, trainer.strategy.root_device, shards=shards)
         if leads and several:
             torch.distributed.barrier()

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import replace_and_keep, set_aside, sha256_of, verify_zip
+from alignlab.integrity import new_file, replace_and_keep, set_aside, sha256_of, verify_zip
+from alignlab.models.parts import delete_unused, put_together, read_parts, with_parts
 from alignlab.runs.directory import RunDir, earlier_state
 
 STARTS_ANEW = "the run starts anew"
@@ -40,6 +41,7 @@ def replace_state(scratch: Path, file: Path) -> None:
 def read_state(file: Path, run: RunDir) -> dict[str, Any]:
     """The training state of a run, on the CPU, with its tensors mapped from the file.
 
+    A state in parts (alignlab/models/parts.py) has a list of parts in place of each sharded tensor.
     Raises DamagedError if the run can't resume from it: its checksums are wrong, it is not the state of this run, or
     the metrics that the run had logged by then have changed. Raises OSError if the file can't be read at all.
     """
@@ -63,16 +65,41 @@ def read_state(file: Path, run: RunDir) -> dict[str, Any]:
         same = rows.is_file() and rows.stat().st_size >= measured["size"]
         if not same or sha256_of(rows, measured["size"]) != measured["sha256"]:
             raise DamagedError(rows, f"has changed since {file.name} was saved")
-    return state
+    parts = read_parts(file, state)
+    return with_parts(state, parts) if parts else state
+
+
+def make_whole(run: RunDir) -> None:
+    """Write the last training state anew with whole tensors, if it is in parts: a single process can't read parts."""
+    state = torch.load(run.checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    if "parts" in state:
+        with new_file(run.checkpoint) as scratch:
+            torch.save(put_together(read_state(run.checkpoint, run)), scratch)
+        delete_unused_parts(run)
+
+
+def delete_unused_parts(run: RunDir) -> None:
+    """Delete the parts that no training state of a run names."""
+    delete_unused((run.checkpoint, earlier_state(run.checkpoint)), run.checkpoint.parent)
 
 
 def refuse_other_model(file: Path, state: Mapping[str, Any], trained: Mapping[str, torch.Tensor]) -> None:
-    """Raise DamagedError if a state lacks trained tensors, or has them in another shape."""
-    unlike = [name for name, tensor in trained.items() if name not in state or state[name].shape != tensor.shape]
+    """Raise DamagedError if a state lacks trained tensors, or has them in another shape.
+
+    state: name -> tensor, or a list of the parts of one, cut along its first dimension.
+    """
+    shapes = {name: _shape(value) for name, value in state.items()}
+    unlike = [name for name, tensor in trained.items() if shapes.get(name) != tensor.shape]
     if unlike:
         raise DamagedError(
             file, f"is the training state of another model (other tensors: {len(unlike)}, the first is {unlike[0]})"
         )
+
+
+def _shape(value: Any) -> torch.Size:
+    if isinstance(value, list):
+        return torch.Size((sum(len(part) for part in value), *value[0].shape[1:]))
+    return value.shape
 
 
 def updates_of(state: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,15 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
 from alignlab.errors import ConfigError, DivergedError, ProcessError
+from alignlab.models.parts import put_together
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
+from alignlab.training.state import read_state
 from alignlab.training.team import _pickled, address_of_slurm, is_of_connection
 from alignlab.training.together import _refuse_too_few
 from tests.training.test_training import at_step
@@ -289,3 +294,56 @@ def test_the_leader_is_killed(strategy: str, tmp_path: Path, monkeypatch: pytest
         time.sleep(0.2)
     monkeypatch.chdir(tmp_path)
     assert only_run("outputs").state()["status"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_state_in_parts_is_resumed_by_any_number_of_processes(
+    alignlab: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two processes, of four, and of one. A part that is damaged costs the updates since the state before it."""
+    sharded = ["strategy=fsdp", "strategy.state_in_parts=true"]
+    assert alignlab("train", *LONG, "output_root=whole").code == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert alignlab("train", *LONG, *sharded, "trainer.devices=2", "output_root=stopped").code == 130
+    states = only_run("stopped").checkpoint.parent
+    weights = sum(tensor.numel() for tensor in load_file(only_run("whole").policy / "model.safetensors").values())
+    parts = sorted(states.glob("parts-*"), key=lambda folder: folder.stat().st_mtime)
+    assert len(parts) == 2, "of the last state and of the one before it"
+    for folder in parts:
+        sizes = [file.stat().st_size for file in sorted(folder.iterdir())]
+        assert len(sizes) == 2
+        assert max(sizes) < 0.6 * 3 * 4 * weights, "weights and two moments"
+    assert only_run("stopped").checkpoint.stat().st_size < 4 * weights, "no whole weights"
+    for name, devices, lost in (("two", 2, 0), ("four", 4, 0), ("one", 1, 0), ("damaged", 2, 1)):
+        shutil.copytree("stopped", name)
+        if lost:
+            (part,) = only_run(name).checkpoint.parent.glob(f"{parts[-1].name}/1.pt")
+            part.write_bytes(part.read_bytes()[:-100])
+        result = alignlab("train", *LONG, *sharded, f"trainer.devices={devices}", f"output_root={name}")
+        assert result.code == 0, result.err
+        run = only_run(name)
+        assert run.record()["resumed_from"] == (6 if lost else 8)
+        assert ("lacks a part" in result.err) == bool(lost)
+        assert_same(only_run("whole").path, run.path)
+        assert run.states() == [], "a run that is done keeps no state"
+
+
+@pytest.mark.slow
+def test_states_of_adapters_and_critics_in_parts(alignlab: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = [*TINY, *SHARDED["ppo, lora"], "trainer.max_steps=8", "trainer.checkpoint_every=2", "trainer.keep=state"]
+    sharded = ["strategy=fsdp", "strategy.state_in_parts=true", "trainer.devices=2"]
+    assert alignlab("train", *long, "output_root=whole").code == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert alignlab("train", *long, *sharded).code == 130
+    assert alignlab("train", *long, *sharded).code == 0
+    assert_same(only_run("whole").path, only_run("outputs").path)
+    kept = only_run("outputs").checkpoint
+    assert len(list(kept.parent.iterdir())) == 2, "the last state and its parts"
+    one, two = (put_together(read_state(run.checkpoint, run)) for run in (only_run("whole"), only_run("outputs")))
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], tensor, rtol=1e-3, atol=1e-5)
+    longer = alignlab("train", f"run={only_run('outputs').id}", "trainer.max_steps=10")
+    assert longer.code == 0, longer.err

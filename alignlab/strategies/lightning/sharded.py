@@ -1,7 +1,8 @@
-"""Lightning's strategy for sharded weights, with training states that a single process can read and has written."""
+"""Lightning's strategy for sharded weights, with training states that any number of processes can resume from."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from alignlab.models.parts import FOLDER, divided, part_like, read_parts, save_part, with_parts
 from alignlab.models.sharding import shard_like, whole
 
 
@@ -19,31 +21,37 @@ class ShardedStrategy(ModelParallelStrategy):
     """The module shards its weights itself (`configure_model`).
 
     Training states have whole tensors, by the same names and places as in one process. The first process writes them.
+    With `in_parts`, each process writes the tensors that it holds (alignlab/models/parts.py).
 
     patience: how long a process waits for the others.
     """
 
-    def __init__(self, patience: timedelta) -> None:
+    def __init__(self, patience: timedelta, *, in_parts: bool) -> None:
         super().__init__(save_distributed_checkpoint=False, timeout=patience)
+        self._in_parts = in_parts
 
     @property
     def lightning_restore_optimizer(self) -> bool:
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Name -> whole tensor, of the weights that are trained; empty in processes that do not write."""
+        """Name -> tensor, of the weights that are trained. Whole ones are only in the process that writes them."""
         assert self.lightning_module is not None
         found = {}
         for name, parameter in self.lightning_module.named_parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and self._in_parts:
+                found[name] = parameter.detach()
+            elif parameter.requires_grad:
                 tensor = whole(parameter)
                 if self.is_global_zero:
                     found[name] = tensor.cpu()
         return found
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's state with whole tensors, on the CPU; without tensors in processes that do not write."""
+        """The optimizer's state. Whole tensors are on the CPU, and only in the process that writes them."""
         state = optimizer.state_dict()
+        if self._in_parts:
+            return state
         of_weights: dict[int, dict[str, Any]] = {}
         for place, own in state["state"].items():
             for key, value in own.items():
@@ -52,15 +60,26 @@ class ShardedStrategy(ModelParallelStrategy):
                     of_weights.setdefault(place, {})[key] = kept.cpu() if isinstance(kept, Tensor) else kept
         return {**state, "state": of_weights}
 
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        if self._in_parts:
+            folder = Path(filepath).parent / self.broadcast(f"{FOLDER}{uuid.uuid4().hex}")
+            checkpoint, part = divided(checkpoint)
+            save_part(part, folder, self.global_rank)
+            checkpoint["parts"] = {"folder": folder.name, "count": self.world_size}
+            self.barrier()  # the state names parts that are there
+        super().save_checkpoint(checkpoint, filepath, storage_options)
+
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=True)
+        state = torch.load(checkpoint_path, weights_only=True, map_location="cpu", mmap=True)
+        parts = read_parts(Path(checkpoint_path), state)
+        return with_parts(state, parts) if parts else state
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
         own = dict(self.lightning_module.named_parameters())
         with torch.no_grad():
             for name, tensor in checkpoint["state_dict"].items():
-                own[name].copy_(shard_like(tensor, own[name]))
+                own[name].copy_(_part(tensor, own[name]))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
@@ -73,5 +92,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def _part(value: Any, weight: Tensor) -> Any:
-    """This process's part of an optimizer's value for a weight. Values of another shape, as its step, stay whole."""
+    """This process's part of a weight, or of an optimizer's value for it. Values of another shape stay whole."""
+    if isinstance(value, list):  # in parts
+        return part_like(value, weight)
     return shard_like(value, weight) if isinstance(value, Tensor) and value.shape == weight.shape else value

@@ -185,7 +185,7 @@ def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run
     Raises ConfigError for a condition that can't be read, or whose key no run has.
     """
     _check_words(conditions)
-    found = select(runs_of(output_root), [Filter.parse(text) for text in conditions], output_root)
+    found = select(runs_of(output_root, listed=True), [Filter.parse(text) for text in conditions], output_root)
     return [Run(RunDir.of(Path(output_root).absolute(), record["id"])) for record in found]
 
 

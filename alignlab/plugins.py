@@ -225,10 +225,10 @@ def _package_named(word: str) -> tuple[str, Path]:
         _forget(word)
     spec = _spec(word)
     if spec is None:
-        if os.path.isdir(word):
+        if Path(word).is_dir():
             text = "there is a folder of this name; a folder is written with ./"
             raise _problem(word, text, how_to_name([f"./{word}"]))
-        if os.path.exists(word):
+        if Path(word).exists():
             raise _problem(word, _IS_FILE, how_to_name(["./my_parts"]))
         raise _problem(word, "no such package is installed", f"pip install {word}")
     if not spec.submodule_search_locations:

@@ -22,6 +22,8 @@ def problems_of_target(key: str, file: str | Path) -> Iterator[Problem]:
     elif run := run_around(file):
         text = f"lies in the folder of a run ({run}), which only alignlab changes; name another file"
         yield Problem(key, str(file), text)
+    elif fault := _fault_of_name(file):
+        yield Problem(key, str(file), f"can't be written: {fault}")
 
 
 def check_target(key: str, file: str | Path) -> None:
@@ -37,3 +39,14 @@ def run_around(path: str | Path) -> Path | None:
     """
     above = Path(os.path.realpath(Path(path).parent))
     return next((folder for folder in (above, *above.parents) if os.path.isfile(folder / "run.json")), None)
+
+
+def _fault_of_name(file: str | Path) -> str:
+    """Why there can be no file of this name: it is too long, for instance. Empty if there can be."""
+    try:
+        os.lstat(file)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

@@ -67,6 +67,7 @@ def test_where_answers_are_not_written(alignlab: CLI, prompts: None, monkeypatch
         ("pipe.jsonl", "is a device or a pipe"),
         ("folder.jsonl", "is a folder"),
         ("prompts.jsonl/new.jsonl", "lies below prompts.jsonl, which is no folder"),
+        (f"{300 * 'a'}.jsonl", "can't be written: File name too long"),
         ("thesis.txt", "must end in .jsonl"),
     ):
         found = alignlab("generate", "tiny", "prompts.jsonl", name, "overwrite=true")

@@ -189,7 +189,7 @@ def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run
         raise ConfigError(
             [Problem(text, None, "is no condition; type find_runs(..., output_root=...)") for text in roots]
         )
-    found = select(runs_of(output_root), [Filter.parse(text) for text in conditions], output_root)
+    found = select(runs_of(output_root, listed=True), [Filter.parse(text) for text in conditions], output_root)
     return [Run(RunDir.of(Path(output_root).absolute(), record["id"])) for record in found]
 
 

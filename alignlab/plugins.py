@@ -36,6 +36,8 @@ GROUP = "alignlab.plugins"
 # Folders whose files are no code of a plug-in. What its YAML files choose is in the config of a run.
 _NO_CODE = ("conf", "sweeps", "__pycache__")
 
+_IS_FILE = "is a file; a plug-in is a folder, or an installed package, with the folders of alignlab"
+
 _numbers = itertools.count()
 
 
@@ -202,6 +204,8 @@ def _forget(name: str) -> None:
 
 def _folder_named(word: str) -> tuple[str, Path]:
     folder = Path(word).expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise _problem(word, _IS_FILE, how_to_name(["./my_parts"]))
     if not folder.is_dir():
         raise _problem(word, f"there is no such folder ({folder})")
     if Path.cwd().resolve().is_relative_to(folder):
@@ -221,9 +225,12 @@ def _package_named(word: str) -> tuple[str, Path]:
         _forget(word)
     spec = _spec(word)
     if spec is None:
-        here = Path(word).is_dir()
-        text = "there is a folder of this name; a folder is written with ./" if here else "no such package is installed"
-        raise _problem(word, text, how_to_name([f"./{word}"]) if here else f"pip install {word}")
+        if Path(word).is_dir():
+            text = "there is a folder of this name; a folder is written with ./"
+            raise _problem(word, text, how_to_name([f"./{word}"]))
+        if Path(word).exists():
+            raise _problem(word, _IS_FILE, how_to_name(["./my_parts"]))
+        raise _problem(word, "no such package is installed", f"pip install {word}")
     if not spec.submodule_search_locations:
         raise _problem(word, "is a single module; a plug-in is a package with the folders of alignlab")
     return word, Path(next(iter(spec.submodule_search_locations))).resolve()

@@ -12,7 +12,7 @@ from alignlab.cli.words import load_named_plugins, split_words, typed_value
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
-from alignlab.runs.query import find, runs_of
+from alignlab.runs.query import find, refuse_no_name, runs_of
 from alignlab.spelling import as_typed, correct_spelling
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def continue_run(argv: Sequence[str]) -> RunDir:
     try:
         before = run_named(given["run"], root, trust_remote_code=allowed, with_policy=False)
         if before is None:
+            refuse_no_name(given["run"])
             problems.append(Problem("run", given["run"], "there is no such run: see `alignlab runs`"))
     except ConfigError as error:
         problems += error.problems

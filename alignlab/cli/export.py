@@ -30,7 +30,8 @@ Writes the trained model of a finished run for other software, with a model card
 --to merged     a whole model in Hugging Face format, also of a reward model; adapters are merged into their base
 --to adapter    the adapter alone, for peft. --base <hub name> names its base, if the base is a folder on this machine
 --to gguf       one GGUF file, for llama.cpp; models with the architecture of Llama only
---to hub        uploads an exported folder. A run is first exported as a merged model
+--to hub        uploads the files of an exported folder that the export wrote, with your changes of its texts. A run
+                is first exported as a merged model
 folder          default: <output_root>/exports/<run>-<form>. It is written completely or not at all
 --dtype         float32, bfloat16 or float16; for GGUF also q8_0. Default: the type of the run's weights
 --overwrite     replaces a folder that an earlier export wrote
@@ -132,11 +133,14 @@ def _written(request: Request) -> Path:
 
 
 def _upload(folder: Path, flags: argparse.Namespace) -> int:
-    from alignlab.pipeline.export import check_exported, destination, sizes, upload_exported
+    from alignlab.pipeline.export import check_exported, destination, exported_files, sizes, upload_exported
 
-    found = sizes(folder)
+    names, others = exported_files(folder)
     check_exported(folder)
+    found = {name: size for name, size in sizes(folder).items() if name in names}
     total = f"{counted(len(found), 'file')}, {size_in_words(sum(found.values()))}"
+    if others:
+        print(visible(f"not uploaded, because no export wrote them: {', '.join(others)}"))
     kind = "public" if flags.public else "private"
     if flags.dry_run:
         for name, size in found.items():

@@ -16,6 +16,7 @@ from alignlab.errors import AlignlabError, ConfigError, Problem, UnsavedError
 from alignlab.integrity import write_text
 from alignlab.progress import bar_or_lines
 from alignlab.spelling import counted
+from alignlab.targets import problems_of_target
 
 _USAGE = """usage: alignlab generate <run or model> <prompts> [<answers.jsonl>] [key=value ...]
 
@@ -24,6 +25,8 @@ Samples an answer to each prompt. Without <answers.jsonl>, the answers are print
 run or model   the id of a run or its beginning, the folder of a run or a model, a name on the hub, or a model of
                `alignlab train --help` (tiny, smollm2_135m)
 prompts        a .json or .jsonl file with the column prompt, instruction or turns, as in `alignlab evaluate`
+answers.jsonl  a new file
+overwrite=false           true replaces a file of answers that is there already
 samples=1      answers to each prompt
 max_new_tokens=128, temperature=1.0, seed=1, batch_size=16, accelerator=auto, progress=true
 output_root=outputs       where the runs are, and where answers are stored as they come
@@ -44,6 +47,7 @@ class Options(Checked):
     progress: bool = True
     output_root: str = "outputs"
     trust_remote_code: bool = False
+    overwrite: bool = False
 
     def problems(self) -> Iterator[Problem]:
         for key in ("samples", "max_new_tokens", "batch_size"):
@@ -78,9 +82,8 @@ def _generate(name: str, prompts: str, file: str, options: Options) -> int:
     from alignlab.synthesis.settings import Synthesis
     from alignlab.training.attempt import quiet_libraries
 
-    if file and os.path.exists(prompts) and os.path.exists(file) and os.path.samefile(prompts, file):
-        text = "is the file of the prompts, which the answers would replace"
-        raise ConfigError([Problem("answers", file, text, "another file")])
+    if file and (problems := list(_problems_of_answers(file, prompts, options))):
+        raise ConfigError(problems)
     read_questions(prompts)  # what is wrong with the file is told before weights are loaded
     quiet_libraries()
     policy, _ = named_policy(name, options.output_root, trust_remote_code=options.trust_remote_code)
@@ -108,3 +111,16 @@ def _generate(name: str, prompts: str, file: str, options: Options) -> int:
         raise UnsavedError(f"{file} can't be written: {error}") from error
     print(f"{told}, in {file}")
     return 0
+
+
+def _problems_of_answers(file: str, prompts: str, options: Options) -> Iterator[Problem]:
+    """The problem of the file for the answers. It is told before anything is sampled."""
+    if problems := list(problems_of_target("answers", file)):
+        yield from problems
+    elif not file.endswith(".jsonl"):
+        yield Problem("answers", file, "must end in .jsonl, the format of the answers", "answers.jsonl")
+    elif os.path.exists(prompts) and os.path.exists(file) and os.path.samefile(prompts, file):
+        text = "is the file of the prompts, which the answers would replace"
+        yield Problem("answers", file, text, "another file")
+    elif os.path.lexists(file) and not options.overwrite:
+        yield Problem("answers", file, "exists already", "overwrite=true, or another file")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.config.paths import share_dir
-from alignlab.integrity import new_folder
+from alignlab.integrity import is_device, new_folder
 
 _USAGE = """usage: alignlab init <folder>
 
@@ -29,10 +29,8 @@ def main(argv: Sequence[str]) -> int:
         print(_USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     folder = Path(argv[0]).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        print(
-            f"alignlab: {folder} is there already and is not empty\n  type: alignlab init <new folder>", file=sys.stderr
-        )
+    if what := _what_is_there(folder):
+        print(f"alignlab: {folder} is {what}\n  type: alignlab init <new folder>", file=sys.stderr)
         return 2
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -44,3 +42,12 @@ def main(argv: Sequence[str]) -> int:
         return 2
     print(_NEXT.format(folder=folder))
     return 0
+
+
+def _what_is_there(folder: Path) -> str:
+    """What is at the place of the new folder; empty if it can be made there."""
+    if is_device(folder):
+        return "a device or a pipe"
+    if folder.is_file():
+        return "a file"
+    return "there already and is not empty" if folder.exists() and any(folder.iterdir()) else ""

@@ -13,6 +13,7 @@ from alignlab.errors import AlignlabError, ConfigError, DataError, OutputError, 
 from alignlab.inert import visible
 from alignlab.integrity import write_text
 from alignlab.spelling import correct_spelling
+from alignlab.targets import problems_of_target
 
 KINDS = ("frontier", "curves", "strength", "forest", "gap", "table")
 _ENDINGS = {"paper": (".pdf", ".svg"), "screen": (".png",)}
@@ -116,6 +117,8 @@ def _problems(kind: str, style: str, to: str, metric: str) -> list[Problem]:
     allowed = (".tex", ".csv") if kind == "table" else (".pdf", ".svg", ".png")
     if to and Path(to).suffix not in allowed:
         problems.append(Problem("to", to, f"must end with {', '.join(allowed)}", f"to={kind or 'figure'}{allowed[0]}"))
+    if to:
+        problems += problems_of_target("to", to)
     if metric and kind in ("frontier", "forest", "gap", "table"):
         problems.append(
             Problem("metric", metric, "works only with strength and curves", f"alignlab plot strength metric={metric}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
 from alignlab.inert import visible
+from alignlab.targets import problems_of_target
+
+_WHERE = "this command; nothing was done"
 
 _HELP = """usage: alignlab report <sweep>                      write report.html and report.md beside its table
        alignlab report <sweep> --against <sweep>    also compare its settings with those of an older sweep
@@ -57,7 +61,9 @@ def _write(args: Sequence[str]) -> int:
     root, to = Path(settings.get("output_root") or "outputs"), settings.get("to", "")
     if to and not to.endswith(".html"):
         problem = Problem("to", to, "must be the name of an HTML file", "to=report.html")
-        raise ConfigError([problem], where="this command; nothing was done")
+        raise ConfigError([problem], where=_WHERE)
+    if to and (problems := _problems_of_page(Path(to))):
+        raise ConfigError(problems, where=_WHERE)
     found = chosen_runs(root, words)
     older = chosen_runs(root, [flags.against]) if flags.against else None
     file = Path(to) if to else (found.folder or root / "reports" / found.name) / "report.html"
@@ -74,3 +80,16 @@ def _write(args: Sequence[str]) -> int:
 
         print(write_report(found.folder) if found.folder else write_report_of_runs(found, shlex.join(words)))
     return 0
+
+
+def _problems_of_page(page: Path) -> list[Problem]:
+    """The problem of a page, or of its Markdown twin, that would replace a file that is no page of alignlab's."""
+    from alignlab.reports.page.write import is_page
+
+    for file in (page, page.with_suffix(".md")):
+        if problems := list(problems_of_target("to", file)):
+            return problems
+        if os.path.lexists(file) and not is_page(file):
+            text = f"would replace {file}, which is no report of alignlab's"
+            return [Problem("to", str(page), text, "to=<another file.html>")]
+    return []

@@ -16,6 +16,7 @@ from alignlab.runs.archive import members_of, pack, unpack
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, listed_runs, runs_of, select
 from alignlab.spelling import counted, size_in_words
+from alignlab.targets import check_target
 from alignlab.tracking.wandb_sync import check_login, offline_folder, upload
 
 _HELP = """usage: alignlab runs [list] [condition ...]         list the newest 200 runs that meet all conditions
@@ -204,7 +205,8 @@ def _table(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
     if not words or Path(words[0]).suffix not in (".csv", ".parquet"):
         return _some([], "table needs a file: alignlab runs table runs.csv (or .parquet)")
-    found = select(runs_of(root), [Filter.parse(word) for word in words[1:]], root)
+    check_target("table", words[0])
+    found = select(runs_of(root, listed=True), [Filter.parse(word) for word in words[1:]], root)
     try:
         write_table(found, Path(words[0]))
     except OSError as error:

@@ -13,6 +13,7 @@ from alignlab.cli.hydra_app import run_app
 from alignlab.errors import ConfigError
 from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.reports.synthesis import synthesis_text
+from alignlab.synthesis.output import problems_of_copy
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +38,8 @@ def _task(config: DictConfig) -> None:
     if untyped := [*problems_of_config(config, typed), *problems_of_sent_keys(config, typed)]:
         raise ConfigError(untyped)
     wanted = to_synthesize(config)
+    if wanted.to and (problems := list(problems_of_copy(Path(wanted.to)))):
+        raise ConfigError(problems)
     if wanted.trust_remote_code:
         wanted = replace(wanted, judge={name: judge.with_remote_code() for name, judge in wanted.judge.items()})
     sampled: Plan | None = None

@@ -29,11 +29,15 @@ from alignlab.pipeline.named_policy import run_named
 from alignlab.pipeline.requested_runs import is_reward_model
 from alignlab.reports.model_card import Export, model_card
 from alignlab.runs.directory import RunDir
+from alignlab.runs.query import refuse_no_name
+from alignlab.targets import run_around
 
 FORMS = ("merged", "adapter", "gguf")
 
 # File of every exported folder: what it is, and the SHA-256 of its files.
 RECORD = "export.json"
+
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def export(request: Request) -> Exported:
     """
     plan = run_named(request.run, request.output_root, trust_remote_code=request.trust_remote_code, with_policy=False)
     if plan is None:
+        refuse_no_name(request.run)
         text = f"there is no such run below {request.output_root}"
         raise ConfigError([Problem("export", request.run, text, "alignlab runs")])
     plan.train.model.restore_base(str(plan.run.policy))
@@ -91,11 +96,27 @@ def export(request: Request) -> Exported:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Name -> bytes of the files of an exported folder. Raises ConfigError if no export wrote it."""
+    """Name -> bytes of the files of a folder."""
+    return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def exported_files(folder: Path) -> tuple[list[str], list[str]]:
+    """(names of the files in a folder that an export wrote, names of everything else in it).
+
+    Raises ConfigError if no export wrote the folder, or if one of the files is a link or no file at all, and
+    DamagedError if the record of the export is damaged.
+    """
     if not is_exported(folder):
         text = f"is neither a run nor a folder that `alignlab export` wrote (it has no {RECORD})"
         raise ConfigError([Problem("export", str(folder), text, "alignlab runs")])
-    return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
+    written = {*_digests_of_record(folder), RECORD, CARD}
+    found = sorted(folder.iterdir())
+    ours = [file for file in found if file.name in written]
+    text = "is not the file that was exported, but a link or a folder; nothing was uploaded"
+    if wrong := [Problem("export", str(file), text) for file in ours if file.is_symlink() or not file.is_file()]:
+        raise ConfigError(wrong)
+    others = [f"{file.name}/" if file.is_dir() else file.name for file in found if file.name not in written]
+    return [file.name for file in ours], others
 
 
 def check_exported(folder: Path) -> None:
@@ -103,9 +124,7 @@ def check_exported(folder: Path) -> None:
 
     Model card, configs and tokenizer may be edited.
     """
-    written = read_record(folder / RECORD).get("files")
-    if not isinstance(written, dict):
-        raise DamagedError(folder / RECORD, "is damaged (it names no files)")
+    written = _digests_of_record(folder)
     for name in (name for name in written if name.endswith((".safetensors", ".gguf"))):
         if not (folder / name).is_file() or sha256_of(folder / name) != written[name]:
             raise DamagedError(
@@ -115,6 +134,14 @@ def check_exported(folder: Path) -> None:
             )
 
 
+def _digests_of_record(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the exported files, from the record of the export. Raises DamagedError if it has none."""
+    written = read_record(folder / RECORD).get("files")
+    if not isinstance(written, dict):
+        raise DamagedError(folder / RECORD, "is damaged (it names no files)")
+    return written
+
+
 def destination(repo: str) -> str:
     """Address of a repository on the hub. Raises ConfigError if its name is not allowed."""
     check_name(repo)
@@ -122,8 +149,12 @@ def destination(repo: str) -> str:
 
 
 def upload_exported(folder: Path, repo: str, *, public: bool) -> str:
-    """Upload an exported folder as one commit, and return the commit's address. Raises OutputError if that fails."""
-    return upload(folder, repo, public=public, message=f"Upload {folder.name} (alignlab)")
+    """Upload the files that an export wrote as one commit, and return the commit's address.
+
+    Raises OutputError if that fails.
+    """
+    names, _ = exported_files(folder)
+    return upload(folder, names, repo, public=public, message=f"Upload {folder.name} (alignlab)")
 
 
 def is_exported(folder: Path) -> bool:
@@ -172,6 +203,9 @@ def _problems_of_gguf(plan: Plan) -> Iterator[Problem]:
 
 def _problems_of_folder(folder: Path, request: Request) -> Iterator[Problem]:
     """The problem of a folder that exists, unless it is empty or an earlier export that may be replaced."""
+    if run := run_around(folder):
+        yield Problem("folder", str(folder), f"lies in the folder of a run ({run}); name another folder")
+        return
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
@@ -260,7 +294,7 @@ def _about(plan: Plan, form: str, title: str, model: Any, tokenizer: Any) -> Exp
 
 def _write_card(folder: Path, plan: Plan, about: Export) -> None:
     run = RunDir.of(plan.train.output_root, plan.id)
-    (folder / "README.md").write_text(model_card(run.record(), run, about), encoding="utf-8")
+    (folder / CARD).write_text(model_card(run.record(), run, about), encoding="utf-8")
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from alignlab.config.named_model import is_place, named_model
@@ -12,7 +13,7 @@ from alignlab.evaluation.suite import ModelSide
 from alignlab.pipeline.policies import Policy, finished_policy, policy_of_model
 from alignlab.pipeline.requested_runs import finished_plan, is_reward_model, requested_runs
 from alignlab.rollout.engines.huggingface import HuggingFace
-from alignlab.runs.query import runs_of
+from alignlab.runs.query import refuse_no_name, runs_of
 from alignlab.training.setup import load_initial_policy
 
 
@@ -21,8 +22,10 @@ def run_named(name: str, root: str, *, trust_remote_code: bool = False, with_pol
 
     name:        an id, its beginning, or the folder of a run.
     with_policy: whether the run must have a policy that writes answers. A reward model has none.
-    Raises ConfigError if it means several runs, or a run without a policy that writes answers.
+    Raises ConfigError if it means several runs, or a run without a policy that writes answers, or if it is no name.
     """
+    if not os.path.isdir(name):
+        refuse_no_name(name)
     records = [record["id"] for record in runs_of(root)]
     is_run = (Path(name) / "run.json").is_file() or any(
         run.startswith(name) or run.rpartition("-")[2].startswith(name) for run in records

@@ -12,7 +12,7 @@ from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.models.adapters.base import Adapter
 from alignlab.pipeline.recorded_command import command_of
 from alignlab.runs.directory import RunDir
-from alignlab.runs.query import find, runs_of, sweeps_of
+from alignlab.runs.query import find, refuse_no_name, runs_of, sweeps_of
 from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
 
@@ -32,13 +32,16 @@ def peft_of(request: Evaluate) -> Adapter | None:
 def sweep_of(request: Evaluate) -> Path | None:
     """Folder of the requested sweep, given as a folder, a name or the beginning of a name. None for a run.
 
-    Raises ConfigError if the name stands for several sweeps, or for a sweep and a run.
+    Raises ConfigError if the name stands for several sweeps, or for a sweep and a run, or if it is no name.
     """
+    if not request.run.strip():
+        refuse_no_name(request.run)
     folder = Path(request.run)
     if (folder / "sweep.json").is_file():
         return folder.resolve()
     if (folder / "run.json").is_file() or RunDir.of(request.output_root, request.run).record():
         return None
+    refuse_no_name(request.run)
     names = [name for name, _ in sweeps_of(request.output_root)]
     found = [name for name in names if name == request.run] or [name for name in names if name.startswith(request.run)]
     if request.run not in found and found:

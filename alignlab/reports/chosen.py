@@ -49,6 +49,8 @@ def chosen_runs(root: Path, words: Sequence[str]) -> Collected:
 
 def _no_such(root: Path, word: str, error: ConfigError) -> Problem:
     """The problem of a word that names no run, with a correction if it is close to the name of a sweep."""
+    if not Path(word).name.strip():
+        return error.problems[0]
     if find_sweep(root, word):
         return Problem(
             "sweep", word, "is a sweep: a report is about one sweep, or about runs", f"alignlab report {word}"

@@ -31,7 +31,7 @@ from alignlab.reports.seeds_table import Settings, settings_of, split_axes
 from alignlab.reports.tables import blocks_by_set, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
-from alignlab.runs.query import DAMAGED, Record
+from alignlab.runs.query import DAMAGED, Record, refuse_no_name
 from alignlab.runs.record import is_name
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import label
@@ -258,11 +258,12 @@ def find_sweep(root: str | Path, wanted: str) -> Path | None:
     Raises ConfigError if several names begin with it.
     """
     try:
-        if (Path(wanted) / "sweep.json").is_file():
+        if wanted.strip() and (Path(wanted) / "sweep.json").is_file():
             return Path(wanted)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
+    refuse_no_name(wanted)
     names = [file.parent.name for file in sorted((Path(root) / "sweeps").glob("*/sweep.json"))]
     found = [name for name in names if name == wanted] or [name for name in names if name.startswith(wanted)]
     if len(found) > 1:

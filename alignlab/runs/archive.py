@@ -33,8 +33,10 @@ from alignlab.integrity import (
     write_sealed,
 )
 from alignlab.runs.directory import RunDir
+from alignlab.runs.query import refuse_no_name
 from alignlab.runs.sweep_record import read_sweep_record
 from alignlab.spelling import counted
+from alignlab.targets import problems_of_target
 
 INDEX = "pack.json"
 FORMAT = 1
@@ -67,6 +69,7 @@ def members_of(root: Path, name: str) -> tuple[str, list[str]]:
     """
     sweeps = [file.parent.name for file in sorted((root / "sweeps").glob("*/sweep.json"))]
     runs = [file.parent.name for file in sorted((root / "runs").glob("*/run.json"))]
+    refuse_no_name(name)
     name = Path(name).name
     found = [one for one in (*sweeps, *runs) if one == name] or [
         one for one in (*sweeps, *runs) if one.startswith(name)
@@ -110,6 +113,8 @@ def pack(root: Path, sweep: str, runs: Sequence[str], file: Path, *, weights: bo
     problems += [Problem("pack", name, text) for name in (*runs, *filter(None, [sweep])) if not _NAME.fullmatch(name)]
     if file.exists():
         problems.append(Problem("pack", str(file), "is there already; name another file"))
+    else:
+        problems += problems_of_target("pack", file)
     if problems:
         raise ConfigError(problems)
     folders = [root / "runs" / run for run in runs] + ([root / "sweeps" / sweep] if sweep else [])
@@ -174,8 +179,9 @@ def unpack(file: Path, root: Path) -> Unpacked:
     Runs that are there already stay as they are. Raises DamagedError if the archive is incomplete, damaged or holds
     names or files that do not belong into one; ConfigError if the sweep is there already.
     """
-    if is_device(file):
-        raise ConfigError([Problem("unpack", str(file), "is a device or a pipe, not a file")])
+    if is_device(file) or file.is_dir():
+        what = "a folder" if file.is_dir() else "a device or a pipe"
+        raise ConfigError([Problem("unpack", str(file), f"is {what}, not a file of `alignlab runs pack`")])
     scratch = root / f".unpack-{uuid.uuid4().hex}.tmp"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -204,6 +210,8 @@ def unpack(file: Path, root: Path) -> Unpacked:
     except FileNotFoundError as error:
         raise ConfigError([Problem("unpack", str(file), f"there is no such file (looked in {Path.cwd()})")]) from error
     except OSError as error:
+        if error.filename == str(file):
+            raise ConfigError([Problem("unpack", str(file), f"can't be read: {error.strerror}")]) from error
         raise OutputError(f"{root} can't be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

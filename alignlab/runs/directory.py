@@ -41,6 +41,9 @@ _LEFT = "not begun: the command that queued it has ended"
 # Records that a warning has named because of fields of a wrong type. There is one warning per record.
 _named: set[Path] = set()
 
+# Records that a warning has named because they can't be read.
+_unreadable: set[Path] = set()
+
 # Folders of a checkout whose content decides the numbers of a run.
 _DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
@@ -239,14 +242,19 @@ class RunDir:
             log.warning("%s: %s works on it; waiting", self.id, who)
         return who
 
-    def record(self) -> dict[str, Any]:
-        """The content of run.json; empty if there is no such file, or if it can't be read (with a warning)."""
+    def record(self, *, warn: bool = True) -> dict[str, Any]:
+        """The content of run.json; empty if there is no such file, or if it can't be read.
+
+        warn: say in a warning that it can't be read. There is one warning per record.
+        """
         try:
             return self._read_record()
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, DamagedError) as error:
-            log.warning("%s: run.json can't be read (%s); the run counts as not run", self.id, error)
+            if warn and (file := self.record_file.absolute()) not in _unreadable:
+                _unreadable.add(file)
+                log.warning("%s: run.json can't be read (%s); the run counts as not run", self.id, error)
             return {}
 
     def damage(self) -> str:

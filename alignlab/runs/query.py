@@ -35,12 +35,20 @@ _WHERE = "this command; nothing was done"
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "=": operator.eq,
 }  # fmt: skip
+
+# Records of sweeps that a warning has named because they can't be read.
+_unreadable: set[Path] = set()
+
 _FILTER = re.compile(r"(?P<key>[^<>=!]+)(?P<sign><=|>=|!=|<|>|=)(?P<values>.*)", re.DOTALL)
 
 
-def runs_of(output_root: str | Path) -> list[Record]:
-    """The state of every run below `output_root`, oldest first. `flat` holds its config with dotted keys."""
-    return _sorted(record for name in _names(output_root) if (record := _read(RunDir.of(output_root, name))))
+def runs_of(output_root: str | Path, *, listed: bool = False) -> list[Record]:
+    """The state of every run below `output_root`, oldest first. `flat` holds its config with dotted keys.
+
+    listed: all runs are shown, so a record that can't be read is named in a warning.
+    """
+    runs = [RunDir.of(output_root, name) for name in _names(output_root)]
+    return _sorted(record for run in runs if (record := _read(run, warn=listed)))
 
 
 def listed_runs(output_root: str | Path) -> list[Record]:
@@ -87,9 +95,9 @@ def _names(output_root: str | Path) -> list[str]:
         raise ConfigError([Problem("output_root", repr(output_root), f"is no path: {error}")], where=_WHERE) from error
 
 
-def _read(run: RunDir) -> Record:
+def _read(run: RunDir, *, warn: bool = True) -> Record:
     """The state of a run from its record, with its `flat` config; empty if it has no record."""
-    state = run.state() or _damaged(run)
+    state = run.current(run.record(warn=warn)) or _damaged(run)
     known = {} if state.get("status") else {"status": DAMAGED, "reason": "its record has no status"}
     return {**state, **known, "id": run.id, "flat": flatten(state.get("config", {}))} if state else {}
 
@@ -195,19 +203,22 @@ def value_of(record: Record, key: str) -> Any:
 
 
 def sweeps_of(output_root: str | Path) -> Iterator[tuple[str, set[str]]]:
-    """(name, ids of its runs) of every sweep. A sweep whose record can't be read is left out, with a warning."""
+    """(name, ids of its runs) of every sweep. A sweep whose record can't be read is left out, with one warning."""
     for file in sorted((Path(output_root) / "sweeps").glob("*/sweep.json")):
         try:
             sweep = read_record(file)
             found = str(sweep["name"]), {str(point["run"]) for point in sweep["points"]}
         except (OSError, DamagedError, KeyError, TypeError) as error:
-            log.warning("%s can't be read (%s); its sweep is left out", file, error)
+            if file.absolute() not in _unreadable:
+                _unreadable.add(file.absolute())
+                log.warning("%s can't be read (%s); its sweep is left out", file, error)
             continue
         yield found
 
 
 def find(records: Sequence[Record], wanted: str) -> Record:
     """The run whose id or hash begins with `wanted`. Raises ConfigError if there is none, or more than one."""
+    refuse_no_name(wanted)
     name = Path(wanted).name
     found = [r for r in records if r["id"] == name] or [
         r for r in records if r["id"].startswith(name) or r["id"].rpartition("-")[2].startswith(name)
@@ -220,6 +231,14 @@ def find(records: Sequence[Record], wanted: str) -> Record:
         kinds = {r["id"].rpartition("-")[0] for r in found}
         fix = f"alignlab runs objective={name}" if kinds == {name} else "alignlab runs"
     raise ConfigError([Problem("run", wanted, text, fix)], where=_WHERE)
+
+
+def refuse_no_name(wanted: str) -> None:
+    """Raise ConfigError for a text without a name, such as "" and ".", which every id would begin with."""
+    if not Path(wanted).name.strip():
+        raise ConfigError(
+            [Problem("run", wanted, "needs the id of a run, or its beginning", "alignlab runs")], where=_WHERE
+        )
 
 
 def difference(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignlab.data.rows import messages_of
-from alignlab.errors import DamagedError, UnsavedError
+from alignlab.errors import DamagedError, Problem, UnsavedError
 from alignlab.integrity import new_file, read_sealed, set_aside, sha256_of, write_sealed
+from alignlab.targets import problems_of_target
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,26 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], provenance: Mappin
         write_sealed(provenance_file(file), {**provenance, "file": {"name": file.name, "sha256": sha256_of(file)}})
     except OSError as error:
         raise UnsavedError(f"{file} can't be written: {error}\n  type: output_root=<another folder>") from error
+
+
+def problems_of_copy(to: Path) -> Iterator[Problem]:
+    """Yield the problem of a file that rows can't be copied to, such as one that `copy_rows` did not write."""
+    record = provenance_file(to)
+    there = [file for file in (to, record) if os.path.lexists(file)]
+    if problems := [*problems_of_target("to", to), *problems_of_target("to", record)]:
+        yield problems[0]
+    elif there and not _is_copy(to, record):
+        text = f"would replace {there[0]}, which is not as `alignlab synthesize` wrote it"
+        yield Problem("to", str(to), text, f"to=<another file{to.suffix}>")
+
+
+def _is_copy(to: Path, record: Path) -> bool:
+    """Whether `copy_rows` wrote the provenance and, if there are rows, these rows."""
+    try:
+        found = read_sealed(record)
+        return _is_provenance(found) and (not os.path.lexists(to) or found["file"]["sha256"] == sha256_of(to))
+    except (OSError, DamagedError):
+        return False
 
 
 def copy_rows(file: Path, to: Path) -> None:

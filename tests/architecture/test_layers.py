@@ -32,6 +32,7 @@ BASE = {
     "redaction",
     "locks",
     "hub",
+    "targets",
 }
 MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
@@ -52,6 +53,7 @@ ALLOWED = {
     "spelling": set(),
     "progress": {"inert"},
     "integrity": {"errors"},
+    "targets": {"errors", "integrity"},
     "locks": set(),
     "hub": {"errors"},
     "checks": {"errors", "spelling"},
@@ -63,7 +65,7 @@ ALLOWED = {
     "redaction": set(),
     "lab": set(),
     "statistics": set(),
-    "runs": {"errors", "inert", "integrity", "spelling", "locks"},
+    "runs": {"errors", "inert", "integrity", "spelling", "locks", "targets"},
     "objectives": BASE | {"discovery"},
     "optim": BASE | {"discovery"},
     "strategies": BASE | {"models"},
@@ -156,6 +158,7 @@ NO_TORCH = {
     "inert",
     "progress",
     "locks",
+    "targets",
     "lab",
     "statistics",
     "tracking",

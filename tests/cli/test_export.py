@@ -157,6 +157,35 @@ def test_a_folder_whose_weights_lack_a_tensor_is_not_uploaded(runs: Path, alignl
     assert not hub.commits
 
 
+def test_only_what_an_export_wrote_is_uploaded(runs: Path, alignlab: Run, hub: HubServer) -> None:
+    """Files of the user are named and stay; a link in the place of an exported file is refused."""
+    assert alignlab("export", LOW, "--to", "merged", "out").code == 0
+    written = {file.name for file in Path("out").iterdir()}
+    Path("out/config.json").write_text("{}")
+    Path("out/.env").write_text("SECRET=1")
+    Path("out/notes").mkdir()
+    Path("out/notes/a.txt").write_text("mine")
+    Path("out/passwords").symlink_to("/etc/passwd")
+    for words in (["--dry-run"], []):
+        found = alignlab("export", "out", "--to", "hub", "--repo", "me/thing", *words)
+        assert found.code == 0, found.err
+        assert "not uploaded, because no export wrote them: .env, notes/, passwords\n" in found.out
+        assert f"{len(written)} files, " in found.out
+    (commit,) = hub.commits
+    assert {line["value"]["path"] for line in commit if line["key"] == "file"} == written
+    Path("out/config.json").rename("config.json")
+    Path("out/config.json").symlink_to(Path("config.json").absolute())
+    for words in (["--dry-run"], []):
+        found = alignlab("export", "out", "--to", "hub", "--repo", "me/thing", *words)
+        assert (found.code, "out/config.json\n      is not the file that was exported, but a link" in found.err) == (
+            2,
+            1,
+        )
+    assert len(hub.commits) == 1
+    inside = alignlab("export", LOW, "--to", "merged", str(runs / LOW / "policy/merged"))
+    assert (inside.code, "lies in the folder of a run" in inside.err) == (2, True)
+
+
 def test_a_folder_is_uploaded_as_one_commit(runs: Path, alignlab: Run, hub: HubServer) -> None:
     assert alignlab("export", LOW, "--to", "merged", "out").code == 0
     found = alignlab("export", "out", "--to", "hub", "--repo", "me/thing")

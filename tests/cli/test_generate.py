@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,43 @@ def test_answers_to_a_file(alignlab: CLI, prompts: None) -> None:
     assert "tiny: 4 answers, 0 ended by themselves; 1 second turn not asked" in done.err
     assert alignlab("generate", "tiny", "prompts.jsonl", "answers.jsonl", SHORT, "samples=2").code == 0
     assert Path("answers.jsonl").read_text() == done.out, "the same answers every time"
+    Path("answers.jsonl").write_text("mine")
+    refused = alignlab("generate", "tiny", "prompts.jsonl", "answers.jsonl", SHORT)
+    assert (refused.code, "type: overwrite=true" in refused.err) == (2, True)
+    assert Path("answers.jsonl").read_text() == "mine"
+    assert (
+        alignlab("generate", "tiny", "prompts.jsonl", "answers.jsonl", SHORT, "samples=2", "overwrite=true").code == 0
+    )
+    assert Path("answers.jsonl").read_text() == done.out
+
+
+def test_where_answers_are_not_written(alignlab: CLI, prompts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is told before a model is loaded."""
+
+    def sampled(*args: Any, **named: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("alignlab.pipeline.named_policy.named_policy", sampled)
+    run = Path("outputs/runs/dpo-1")
+    (run / "policy").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    Path("link").symlink_to(run / "policy")
+    Path("folder.jsonl").mkdir()
+    os.mkfifo("pipe.jsonl")
+    for name, told in (
+        (f"{run}/run.json", "lies in the folder of a run"),
+        (f"{run}/policy/new.jsonl", "lies in the folder of a run"),
+        ("link/new.jsonl", "lies in the folder of a run"),
+        ("/dev/full", "is a device or a pipe"),
+        ("pipe.jsonl", "is a device or a pipe"),
+        ("folder.jsonl", "is a folder"),
+        ("prompts.jsonl/new.jsonl", "lies below prompts.jsonl, which is no folder"),
+        (f"{300 * 'a'}.jsonl", "can't be written: File name too long"),
+        ("thesis.txt", "must end in .jsonl"),
+    ):
+        found = alignlab("generate", "tiny", "prompts.jsonl", name, "overwrite=true")
+        assert (found.code, told in found.err) == (2, True), (name, found.err)
+    assert (run / "run.json").read_text() == "{}"
 
 
 def test_what_is_wrong_is_told_at_once(alignlab: CLI, prompts: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def test_a_new_folder(alignlab: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [name for name in found if "__pycache__" in name or name == "gitignore"]
     again = alignlab("init", "sub/project")
     assert (again.code, "is there already and is not empty" in again.err) == (2, True)
+    Path("file").touch()
+    os.mkfifo("pipe")
+    for name, what in (("file", "file is a file"), ("pipe", "pipe is a device or a pipe")):
+        refused = alignlab("init", name)
+        assert (refused.code, what in refused.err) == (2, True)
     assert alignlab("init").code == 2
     assert "usage: alignlab init" in alignlab("init", "--help").out
     monkeypatch.chdir("sub/project")

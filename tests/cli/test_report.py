@@ -42,6 +42,21 @@ def test_a_report_of_runs_and_conditions(made: Path, alignlab: Run) -> None:
     assert alignlab("report", "objective=dpo").out.splitlines()[-1].startswith("written to outputs/reports/runs-")
 
 
+def test_a_page_replaces_pages_only(made: Path, alignlab: Run) -> None:
+    assert [alignlab("report", "made", "to=page.html").code for _ in range(2)] == [0, 0]
+    run = f"outputs/runs/{run_id('dpo', '0.1', '1')}"
+    for name in ("mine.html", "thesis.md", f"{run}/figure.pdf"):
+        Path(name).write_text("mine")
+    for words in (["report", "made", "to=mine.html"], ["report", "made", "to=thesis.html"]):
+        found = alignlab(*words)
+        assert (found.code, "which is no report of alignlab's" in found.err) == (2, True)
+    for words in (["report", "made", f"to={run}/x.html"], ["plot", "forest", "made", f"to={run}/figure.pdf"]):
+        found = alignlab(*words)
+        assert (found.code, "lies in the folder of a run" in found.err) == (2, True)
+    assert {Path(name).read_text() for name in ("mine.html", "thesis.md", f"{run}/figure.pdf")} == {"mine"}
+    assert not Path("thesis.html").exists()
+
+
 def test_a_report_for_wandb_is_written_as_a_spec_without_a_login(made: Path, alignlab: Run) -> None:
     pytest.importorskip("wandb_workspaces")
     found = alignlab("report", "made", "--wandb")

@@ -152,7 +152,9 @@ def test_table(runs: Run) -> None:
     assert (written.out, written.err) == ("2 runs written to found.csv\n", "")
     assert pd.read_csv("found.csv")["eval/loss"].tolist() == [0.5, 0.4]
     nowhere = runs("table", "found.csv/found.csv")
-    assert (nowhere.code, "found.csv/found.csv can't be written" in nowhere.err) == (2, True)
+    assert (nowhere.code, "lies below found.csv, which is no folder" in nowhere.err) == (2, True)
+    inside = runs("table", "outputs/runs/dpo-1/found.csv")
+    assert (inside.code, "lies in the folder of a run" in inside.err) == (2, True)
 
 
 def test_export_is_the_old_name_of_table(runs: Run) -> None:
@@ -173,5 +175,8 @@ def test_removed_when_agreed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None
     again = runs("remove", "status=failed")
     assert (again.code, "no run meets these conditions" in again.out) == (0, True)
     assert runs("remove").code == 2
+    for name in ("", ".", " "):
+        refused = runs("remove", name, "--yes")
+        assert (refused.code, "needs the id of a run" in refused.err) == (2, True)
     assert runs("remove", "dpo-1", "--yes").code == 0
     assert left() == ["dpo-2"]

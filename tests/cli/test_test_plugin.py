@@ -63,4 +63,8 @@ def test_a_wrong_command_line(alignlab: CLI) -> None:
     missing = alignlab("test-plugin", "./nowhere")
     assert missing.code == 2
     assert "there is no such folder" in missing.err
+    Path("single").touch()
+    for name in ("single", "./single"):
+        found = alignlab("test-plugin", name)
+        assert (found.code, "is a file; a plug-in is a folder, or an installed package" in found.err) == (2, True)
     assert "The gradient is the finite difference of the loss" in alignlab("test-plugin", "--list").out

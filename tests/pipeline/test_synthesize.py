@@ -74,6 +74,11 @@ def test_a_copy_of_the_rows(alignlab: Run) -> None:
     assert copied["id"] == provenance["id"]
     assert copied["file"] == {"name": "rows.jsonl", "sha256": provenance["file"]["sha256"]}
     assert "train on it: alignlab train model=... data=pairs data.path=mine/rows.jsonl" in found.out
+    assert alignlab("synthesize", *DESK, *RULE, "to=mine/rows.jsonl").code == 0
+    Path("mine/own.jsonl").write_text("mine")
+    refused = alignlab("synthesize", *DESK, *RULE, "to=mine/own.jsonl")
+    assert (refused.code, "type: to=<another file.jsonl>" in refused.err) == (2, True), refused.err
+    assert Path("mine/own.jsonl").read_text() == "mine"
     refused = alignlab("synthesize", *DESK, *RULE, "to=rows.csv")
     assert refused.code == 2
     assert "must end in .jsonl, the format of the rows" in refused.err

@@ -211,6 +211,10 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
         unpack(tmp_path / "empty.tar", tmp_path / "other")
     with pytest.raises(ConfigError, match="there is no such file"):
         unpack(tmp_path / "none.tar", tmp_path / "other")
+    with pytest.raises(ConfigError, match="is a folder, not a file of `alignlab runs pack`"):
+        unpack(tmp_path, tmp_path / "other")
+    with pytest.raises(ConfigError, match="can't be read: Not a directory"):
+        unpack(tmp_path / "text.tar" / "x", tmp_path / "other")
     os.mkfifo(tmp_path / "pipe.tar")
     with pytest.raises(ConfigError, match="is a device or a pipe"):
         unpack(tmp_path / "pipe.tar", tmp_path / "other")

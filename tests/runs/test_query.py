@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
+from alignlab.config.schemas import Evaluate
 from alignlab.errors import ConfigError
 from alignlab.integrity import write_sealed
+from alignlab.pipeline.export import Request, export
+from alignlab.pipeline.named_policy import run_named
+from alignlab.pipeline.requested_runs import requested_runs
+from alignlab.reports.chosen import chosen_runs
+from alignlab.reports.collect import find_sweep
+from alignlab.rollout.engines.huggingface import HuggingFace
+from alignlab.runs.archive import members_of
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Filter, children_of, difference, find, runs_of, select
 
@@ -95,6 +103,22 @@ def test_names(root: Path) -> None:
         find(records, "ipo")
 
 
+@pytest.mark.parametrize("name", ["", ".", "./.", "/", "  ", "./ "])
+def test_a_text_without_a_name_is_no_run(name: str, root: Path) -> None:
+    """It would be the beginning of every id, and of the only run's too."""
+    asked = Evaluate(run=name or " ", engine=HuggingFace(), output_root=str(root))
+    for call in (
+        lambda: find(runs_of(root)[:1], name),
+        lambda: members_of(root, name),
+        lambda: find_sweep(root, name),
+        lambda: chosen_runs(root, [name, "dpo-bbb1"]),
+        lambda: requested_runs(asked),
+        lambda: run_named(name or " ", str(root)) or export(Request(name, "merged", output_root=str(root))),
+    ):
+        with pytest.raises(ConfigError, match="needs the id of a run"):
+            call()
+
+
 def test_difference_and_children(root: Path) -> None:
     records = runs_of(root)
     assert difference(find(records, "bbb1"), find(records, "bbb2")) == {"objective.beta": (0.1, 0.3), "seed": (1, 2)}
@@ -115,12 +139,14 @@ def test_broken_files_hide_no_other_run(content: str | None, root: Path, caplog:
     (root / "runs" / "stray").write_text("")
     (root / "sweeps" / "s2" / "sweep.json").write_text('{"name": "s2", "points": 3}')
     found = select(runs_of(root), [Filter.parse("sweep!=s2")], root)
+    assert "run.json can't be read" not in caplog.text, "nobody has asked about this run"
+    for _ in range(2):
+        found = select(runs_of(root, listed=True), [Filter.parse("sweep!=s2")], root)
     assert {r["id"]: r["status"] for r in found}["dpo-bbb1"] == "damaged"
     assert len(found) == 4
     (one,) = select(found, [Filter.parse("status=damaged")], root)
     assert str(record) in one["reason"]
-    assert "run.json can't be read" in caplog.text
-    assert "sweep.json can't be read" in caplog.text
+    assert caplog.text.count("run.json can't be read") == caplog.text.count("sweep.json can't be read") == 1
 
 
 def test_a_changed_number_in_a_record_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.errors import ConfigError, OutputError, Problem
@@ -27,21 +28,22 @@ def endpoint() -> str:
     return str(HfApi().endpoint)
 
 
-def upload(folder: Path, repo: str, *, public: bool, message: str) -> str:
-    """Create the repository if it does not exist, and upload all files of a folder as one commit.
+def upload(folder: Path, names: Sequence[str], repo: str, *, public: bool, message: str) -> str:
+    """Create the repository if it does not exist, and upload these files of a folder as one commit.
 
     Nothing else in the repository changes. Returns the address of the commit.
 
     public: whether a new repository is public. One that exists stays as it is.
     Raises OutputError if the hub can't be reached or refuses.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     api = HfApi()
     try:
         made = api.create_repo(repo, private=not public, exist_ok=True)
-        return str(api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message).commit_url)
+        files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
+        return str(api.create_commit(repo_id=made.repo_id, operations=files, commit_message=message).commit_url)
     except OfflineModeIsEnabled as error:
         text = f"nothing was uploaded to {repo}: HF_HUB_OFFLINE is set\n  type: --dry-run, or unset HF_HUB_OFFLINE"
         raise OutputError(text) from error

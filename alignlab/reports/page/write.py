@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 
-from alignlab.integrity import write_text
+from alignlab.integrity import refuse_device, write_text
 from alignlab.reports.against import against
 from alignlab.reports.collect import Collected, read_sweep
 from alignlab.reports.page.content import content
 from alignlab.reports.page.html import html_page
 from alignlab.reports.page.markdown import markdown_page
 from alignlab.runs.directory import now
+
+_MADE = re.compile(rb"made by alignlab \S+ at \S+ \S+ UTC")
 
 
 def write_page(found: Collected, file: Path, older: Collected | None = None) -> Path:
@@ -30,3 +33,12 @@ def write_page(found: Collected, file: Path, older: Collected | None = None) -> 
 def write_sweep_page(folder: Path) -> Path:
     """Write `report.html` and `report.md` into the folder of a sweep. Returns the page's path."""
     return write_page(read_sweep(folder), folder / "report.html")
+
+
+def is_page(file: Path) -> bool:
+    """Whether a file is a page that `write_page` wrote, or its Markdown twin. False if it can't be read."""
+    try:
+        refuse_device(file)
+        return _MADE.search(file.read_bytes()) is not None
+    except OSError:
+        return False

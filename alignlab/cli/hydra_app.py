@@ -34,6 +34,7 @@ from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.own_plugins import load_plugins
 from alignlab.config.paths import conf_dir, config_dir_named
 from alignlab.config.preflight import to_evaluate, to_synthesize
+from alignlab.config.references import problem_of_reference
 from alignlab.config.registry import remove_plugin_schemas
 from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
@@ -101,7 +102,7 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
     warnings.filterwarnings("ignore", message="The version_base parameter is deprecated")
     sys.argv = [sys.argv[0], *args]
     note_command_line(args)
-    failed: list[AlignlabError] = []
+    failed: list[Exception] = []
 
     def quiet_task(config: DictConfig) -> Any:
         """Run the task, and store the error of a single run, because Hydra would print a line of its own about it.
@@ -111,7 +112,7 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
         try:
             _refuse_unused_preset()
             return task(config)
-        except AlignlabError as error:
+        except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             failed.append(error)
@@ -122,6 +123,8 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
+        if failed:
+            raise failed[0]
     except COMPOSE_ERRORS as error:
         if of_flags := [problem for words, problem in _OF_FLAGS.items() if str(error).startswith(words)]:
             raise ConfigError(of_flags) from error
@@ -133,15 +136,13 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
             problems += error.__cause__.problems
         if not of_hydra and not problems:  # the command line did not cause it
             raise
-        raise ConfigError(problems or [Problem("", None, str(error))]) from error
+        raise ConfigError(problems or _of_hydra_itself(args, error)) from error
     except TypeError as error:  # Hydra fails on a choice of options that are no names
         if traceback.extract_tb(error.__traceback__)[-1].name != "_create_defaults_tree_impl":
             raise
         raise ConfigError(_why(config_name, args) or [Problem("", None, str(error))]) from error
     except YAMLError as error:
         raise ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]) from error
-    if failed:
-        raise failed[0]
 
 
 @contextmanager
@@ -292,6 +293,15 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
         if config_name in _CHECKS:
             return [*no_names.values(), *diagnose_one(config_name, rest, _CHECKS[config_name])]
         return [*no_names.values(), *diagnose(config_name, rest, many=parsed.multirun)]
+
+
+def _of_hydra_itself(args: list[str], error: Exception) -> list[Problem]:
+    """The problem of an error that is not due to the config of a run, but to Hydra's own settings."""
+    words = [arg.lstrip("+").partition("=") for arg in args]
+    settings = [(key, value) for key, _, value in words if key.startswith("hydra.") and "${" in value]
+    if isinstance(error, OmegaConfBaseException) and settings:
+        return [problem_of_reference(re.sub(r"^hydra\.(?=launcher|sweeper)", "", k), v, error) for k, v in settings]
+    return [Problem("", None, str(error))]
 
 
 def _help(config_name: str, args: list[str]) -> str:

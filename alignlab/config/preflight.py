@@ -17,6 +17,7 @@ from alignlab.checks import with_parts
 from alignlab.config.credentials import problems_of_credentials
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.own_plugins import problems_of_plugins
+from alignlab.config.references import require_resolved
 from alignlab.config.registry import NAMED_GROUPS, schemas
 from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems, problems_of_start
 from alignlab.data.sources.mixture import with_keys_of_part
@@ -97,6 +98,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
 
 def to_evaluate(config: DictConfig) -> Evaluate:
     """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
+    require_resolved(config)
     names = [f.name for f in fields(Evaluate)]
     if problems := list(_unchosen_groups(config, Evaluate)):
         raise ConfigError(problems)
@@ -127,6 +129,7 @@ def to_evaluate(config: DictConfig) -> Evaluate:
 
 def to_synthesize(config: DictConfig) -> Synthesize:
     """The typed config of a synthesis. Raises ConfigError with everything that is wrong with it."""
+    require_resolved(config)
     names = [f.name for f in fields(Synthesize)]
     if problems := list(_unchosen_groups(config, Synthesize)):
         raise ConfigError(problems)

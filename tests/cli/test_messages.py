@@ -114,7 +114,7 @@ CASES = {
     "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "can't be chosen for a run itself", "type: model.parent=lab_sft"]),
     "a stage added to the run": (["train", "+stage=lab_sft"], ["stage = lab_sft", "can't be chosen for a run itself", "type: model.parent=lab_sft"]),
     "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
-    "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
+    "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["alignlab: 1 problem", "output_root = ${oc.env:NOT_SET_HERE}", "environment variable NOT_SET_HERE, which is not set", "type: export NOT_SET_HERE=<its value>"]),
     "sweep name": (["train", "sweep.name=a/b", "-m", "seed=1,2"], ["sweep.name = a/b", "the name of one folder"]),
     "sweep name as a flag": (["check", "sweep.name=-rf", "-m", "seed=1,2"], ["sweep.name = -rf", "like a flag"]),
     "sweep name too long": (["check", f"sweep.name={'a' * 300}", "-m", "seed=1,2"], ["sweep.name = aaa", "is too long"]),
@@ -125,6 +125,11 @@ CASES = {
     "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key; hydra has: callbacks, "]),
     "no list": (["train", "sweep.zip=seed", "-m", "seed=1,2"], ["sweep.zip = seed", "must be a list"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
+    "a value that refers to itself": (["train", "output_root=${output_root}"], ["alignlab: 1 problem", "output_root = ${output_root}", "refers to itself", "type: output_root=<a value>"]),
+    "values that refer to each other": (["train", "seed=${trainer.batch_size}", "trainer.batch_size=${seed}"], ["alignlab: 2 problems", "seed = ${trainer.batch_size}", "trainer.batch_size = ${seed}", "refers to itself, directly or through other keys"]),
+    "references of all kinds": (["check", "seed=${output_root}", "trainer.max_steps=${foo:1}", "optim.lr=${nope}"], ["3 problems", "seed = ${output_root}\n      refers to 'outputs', and must be a whole number", "refers to foo:, which reads nothing", "optim.lr = ${nope}\n      refers to nope, which does not exist"]),
+    "a reference of an evaluation": (["evaluate", "run=x", "evaluation.samples=${foo}"], ["evaluation.samples = ${foo}\n      refers to foo, which does not exist"]),
+    "a reference of a launcher": (["check", "launcher=local", "launcher.at_once=${nope}", "-m", "seed=1,2"], ["launcher.at_once = ${nope}\n      refers to nope, which does not exist"]),
 }  # fmt: skip
 
 
@@ -136,6 +141,7 @@ def test_message(case: str, alignlab: Run, tmp_path: Path) -> None:
     for text in expected:
         assert text in result.err
     assert "Traceback" not in result.err
+    assert "Error executing job" not in result.err
     assert list(tmp_path.iterdir()) == [], "nothing may be written"
 
 

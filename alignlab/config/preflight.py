@@ -27,6 +27,10 @@ from alignlab.objectives.base import Objective
 from alignlab.spelling import correct_spelling
 
 
+# Group that can't be removed -> its option that does nothing.
+_OFF = {"evaluation": "off", "peft": "none"}
+
+
 class PreflightCache:
     """Results of checks that the points of one sweep share, because most of their groups are the same.
 
@@ -63,7 +67,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
     typed: the overrides that the config was composed with. `strength` must not contradict them.
     known: results of checks, shared by the points of a sweep.
     """
-    problems = list(_unchosen_groups(config, Train))
+    problems = list(_unchosen_groups(config, Train, typed))
     if problems:
         raise ConfigError(problems)
     known = known or PreflightCache()
@@ -272,17 +276,23 @@ def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
         yield unknown_key(str(key), names, config[key], hint)
 
 
-def _unchosen_groups(config: DictConfig, schema: Any) -> Iterator[Problem]:
-    """Problems of groups that were removed (`~optim`) or have no choice, and of removed keys (`~seed`)."""
+def _unchosen_groups(config: DictConfig, schema: Any, typed: Sequence[str] = ()) -> Iterator[Problem]:
+    """Problems of groups that were removed (`~optim`) or have no choice, and of removed keys (`~seed`).
+
+    typed: the overrides that the config was composed with. A group that they remove may still have its fields.
+    """
     verb = "train" if schema is Train else schema.__name__.lower()
+    removed = {text.partition("=")[0][1:] for text in typed if text.startswith("~")}
     for field in fields(schema):
-        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
-            if field.name not in config:
-                yield Problem(field.name, None, "can't be removed", f"the same without ~{field.name}")
-            continue
         node = config._get_node(field.name) if field.name in config else None
+        has_fields = isinstance(node, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(node))
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if (optional and field.name not in config) or (field.name in removed and (has_fields or not optional)):
+            fix = f"{field.name}={_OFF[field.name]}" if field.name in _OFF else f"the same without ~{field.name}"
+            yield Problem(field.name, None, "can't be removed", fix)
+            continue
         chosen = isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()
-        if not chosen or inspect.isabstract(OmegaConf.get_type(node)):
+        if not optional and (not chosen or inspect.isabstract(OmegaConf.get_type(node))):
             yield Problem(
                 field.name, None, f"needs one of the options that `alignlab {verb} --help` shows", f"{field.name}=..."
             )

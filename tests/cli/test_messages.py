@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -12,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from alignlab.runs.directory import RunDir
 
 Run = Callable[..., Any]
 
@@ -55,7 +58,7 @@ CASES = {
     "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, objectives_lr, online_beta, ppo_kl, seeds, worlds_beta", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "this machine has none", "type: trainer.accelerator=auto"]),
-    "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
+    "no group": (["train", "~optim"], ["optim\n", "can't be removed", "type: the same without ~optim"]),
     "options that are no names": (["check", "launcher=[1,2]"], ["launcher = [1,2]", "must be a list of names of options; not 1, 2"]),
     "an option that is no name": (["check", "tracking=[csv,{a:1}]"], ["tracking = [csv,{a:1}]", "must be a list of names of options; "]),
     "options that are no names, and more": (["check", "launcher=[1,2]", "trainer.eval_every=choice(1)"], ["not 1, 2", "several values need -m"]),
@@ -130,6 +133,9 @@ CASES = {
     "references of all kinds": (["check", "seed=${output_root}", "trainer.max_steps=${foo:1}", "optim.lr=${nope}"], ["3 problems", "seed = ${output_root}\n      refers to 'outputs', and must be a whole number", "refers to foo:, which reads nothing", "optim.lr = ${nope}\n      refers to nope, which does not exist"]),
     "a reference of an evaluation": (["evaluate", "run=x", "evaluation.samples=${foo}"], ["evaluation.samples = ${foo}\n      refers to foo, which does not exist"]),
     "a reference of a launcher": (["check", "launcher=local", "launcher.at_once=${nope}", "-m", "seed=1,2"], ["launcher.at_once = ${nope}\n      refers to nope, which does not exist"]),
+    "removed groups": (["check", "~trainer", "~evaluation", "~sweep"], ["3 problems", "trainer\n      can't be removed\n      type: the same without ~trainer", "evaluation\n      can't be removed\n      type: evaluation=off", "sweep\n      can't be removed\n      type: the same without ~sweep"]),
+    "a removed option that is not chosen": (["check", "~peft=lora"], ["peft = lora\n      can't be removed: it has another value\n      type: the same without ~peft=lora"]),
+    "a removed value that is another one": (["check", "~seed=2"], ["seed = 2\n      can't be removed: it has another value\n      type: the same without ~seed=2"]),
 }  # fmt: skip
 
 
@@ -143,6 +149,18 @@ def test_message(case: str, alignlab: Run, tmp_path: Path) -> None:
     assert "Traceback" not in result.err
     assert "Error executing job" not in result.err
     assert list(tmp_path.iterdir()) == [], "nothing may be written"
+
+
+def test_a_limit_of_file_sizes_says_what_to_do(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*args: Any, **facts: Any) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(RunDir, "start", start)
+    result = alignlab("train", "experiment=lab_dpo", "model.parent=null", "trainer.max_steps=2", "tracking=none")
+    assert result.code == 2
+    assert "Error executing job" not in result.err
+    assert result.err.startswith("alignlab: outputs/runs/dpo-")
+    assert "can't be written: a file would be larger than the limit of this shell\n  type: ulimit -f unlimited" in result.err
 
 
 def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:

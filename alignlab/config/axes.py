@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -171,7 +171,11 @@ def _without(
         problems.append(Problem("sweep.exclude", "{}", "must name an axis and its value", "'sweep.exclude=[{seed:1}]'"))
     if problems:
         return jobs, problems
-    points = [{key: _plain(value) for key, _, value in (text.partition("=") for text in job)} for job in jobs]
+    typed = [dict(text.partition("=")[::2] for text in job) for job in jobs]
+    taken = {axis: dict.fromkeys(point[axis] for point in typed) for axis in axes}
+    if problems := [p for entry in excluded for axis, value in entry.items() for p in _not_taken(axis, value, taken)]:
+        return jobs, problems
+    points = [{key: _plain(value) for key, value in point.items()} for point in typed]
     fits = [[all(point[a] in values for a, values in entry.items()) for point in points] for entry in entries]
     for entry, found in zip(excluded, fits, strict=True):
         if not any(found):
@@ -181,6 +185,14 @@ def _without(
         text = f"leaves nothing of {counted(len(jobs), 'point')}"
         return jobs, [Problem("sweep.exclude", excluded, text, "'sweep.exclude=[]'")]
     return kept, []
+
+
+def _not_taken(axis: str, value: Any, taken: Mapping[str, Iterable[str]]) -> Iterator[Problem]:
+    """The problem of an entry of `sweep.exclude` with values that its axis does not have."""
+    if wrong := _plain_set(value) - _plain_set(list(taken[axis])):
+        text = f"{axis} has no such value in this sweep; it has: {', '.join(taken[axis])}"
+        shown = [entry for entry in _listed(value) if _plain(entry) in wrong]
+        yield Problem("sweep.exclude", {axis: shown if len(shown) > 1 else shown[0]}, text)
 
 
 def _no_axis(key: str, axis: str, axes: Sequence[str] | Mapping[str, Any]) -> Problem:
@@ -199,5 +211,8 @@ def _plain(value: Any) -> float | str:
 
 
 def _plain_set(value: Any) -> set[float | str]:
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return {_plain(v) for v in values}
+    return {_plain(v) for v in _listed(value)}
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]

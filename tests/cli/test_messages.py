@@ -136,6 +136,7 @@ CASES = {
     "removed groups": (["check", "~trainer", "~evaluation", "~sweep"], ["3 problems", "trainer\n      can't be removed\n      type: the same without ~trainer", "evaluation\n      can't be removed\n      type: evaluation=off", "sweep\n      can't be removed\n      type: the same without ~sweep"]),
     "a removed option that is not chosen": (["check", "~peft=lora"], ["peft = lora\n      can't be removed: it has another value\n      type: the same without ~peft=lora"]),
     "a removed value that is another one": (["check", "~seed=2"], ["seed = 2\n      can't be removed: it has another value\n      type: the same without ~seed=2"]),
+    "an excluded value that the axis does not have": (["check", "-m", "seed=1,2", "sweep.exclude=[{seed:7}]"], ["1 problem", "sweep.exclude = {seed:7}\n      seed has no such value in this sweep; it has: 1, 2"]),
 }  # fmt: skip
 
 

@@ -82,6 +82,7 @@ def test_excluded_combinations_are_left_out_by_what_their_values_mean() -> None:
         ([["a", "b"], ["c", "b"]], [], "sweep.zip", "names b a second time"),
         ([], [{"x": 1}], "sweep.exclude", "is not an axis"),
         ([], [{}], "sweep.exclude", "must name an axis"),
+        ([], [{"a": 1, "b": [2, 7]}], "sweep.exclude", "b has no such value in this sweep; it has: 1, 2"),
         ([], [{"a": [1, 2]}], "sweep.exclude", "leaves nothing of 12 points"),
     ],
 )
@@ -92,8 +93,8 @@ def test_what_can_not_be(zipped: Any, excluded: Any, key: str, text: str) -> Non
 
 
 def test_an_exclusion_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(asked(["a=1,2"], (), [{"a": 3}]).jobs) == 2
-    assert "sweep.exclude: {a:3} leaves out no point" in caplog.text
+    assert len(asked(["a=1,2", "b=x,y"], [["a", "b"]], [{"a": 1, "b": "y"}]).jobs) == 2
+    assert "sweep.exclude: {a:1,b:y} leaves out no point" in caplog.text
 
 
 COMMANDS = [

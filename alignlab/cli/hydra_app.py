@@ -220,7 +220,10 @@ def _flags_first(args: list[str]) -> list[str]:
 
 
 def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
-    """override -> problem, for choices of several options (`judge=[llm,1]`) with an entry that is no name."""
+    """override -> problem, for choices of several options (`judge=[llm,1]`) with an entry that is no name.
+
+    Needs an initialised GlobalHydra.
+    """
     found = {}
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
@@ -230,7 +233,7 @@ def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
             continue
         entries = chosen if isinstance(chosen, list) else []
         wrong = [entry for entry in entries if not isinstance(entry, str | QuotedString)]
-        if wrong and "." not in key:
+        if wrong and GlobalHydra.instance().config_loader().get_group_options(key):
             said = f"must be a list of names of options; not {', '.join(map(as_typed, wrong))}"
             found[text] = Problem(key.removeprefix("hydra/"), value, said)
     return found
@@ -287,9 +290,9 @@ def _with_multirun(args: list[str]) -> list[str]:
 def _why(config_name: str, args: list[str]) -> list[Problem]:
     """All problems of the command line, which is composed again piece by piece."""
     parsed = _parse(args)
-    no_names = _no_names(parsed.overrides)
-    rest = [text for text in parsed.overrides if text not in no_names]
     with _initialised():
+        no_names = _no_names(parsed.overrides)
+        rest = [text for text in parsed.overrides if text not in no_names]
         if config_name in _CHECKS:
             return [*no_names.values(), *diagnose_one(config_name, rest, _CHECKS[config_name])]
         return [*no_names.values(), *diagnose(config_name, rest, many=parsed.multirun)]

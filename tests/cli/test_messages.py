@@ -137,6 +137,9 @@ CASES = {
     "a removed option that is not chosen": (["check", "~peft=lora"], ["peft = lora\n      can't be removed: it has another value\n      type: the same without ~peft=lora"]),
     "a removed value that is another one": (["check", "~seed=2"], ["seed = 2\n      can't be removed: it has another value\n      type: the same without ~seed=2"]),
     "an excluded value that the axis does not have": (["check", "-m", "seed=1,2", "sweep.exclude=[{seed:7}]"], ["1 problem", "sweep.exclude = {seed:7}\n      seed has no such value in this sweep; it has: 1, 2"]),
+    "a list of seeds": (["check", "seed=[1,2]"], ["1 problem", "seed = [1,2]\n      must be a whole number; several values need -m\n      type: seed=...   or   -m seed=1,2"]),
+    "an axis with an empty value": (["check", "-m", "seed=1,,2", "optim.lr=0.1,"], ["2 problems", "seed=1,,2\n      can't be read: a value is missing beside a comma\n      type: seed=1,2\n", "type: optim.lr=0.1\n"]),
+    "a list with an empty value": (["check", "judge=[human,,gold]"], ["a value is missing beside a comma\n      type: 'judge=[human,gold]'"]),
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from yaml import YAMLError
 
 from alignlab.cli.config_help import config_help
 from alignlab.cli.refusal import print_error
-from alignlab.config.commas import with_commas_kept
+from alignlab.config.commas import problems_of_folders, with_commas_kept
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.hydra_errors import rejoined
@@ -94,6 +94,8 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
     if {"--help", "-h"} & set(args):
         print(_help(config_name, args))
         return
+    if {"-m", "--multirun"} & set(argv):
+        split += problems_of_folders(argv)
     if split:
         raise ConfigError([*split, *_why(config_name, args)])
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 # Points of a sweep that are planned at most. More of them would take minutes and gigabytes before anything is said.
 MOST_POINTS = 10_000
 
+# What is wrong with an axis over output_root.
+ONE_FOLDER = "is the same for all runs of a sweep"
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -55,6 +58,8 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
         settings.pop(key, None)
         if not override.is_sweep_override():
             settings[key] = [override.input_line or f"{key}={override.get_value_element_as_str()}"]
+        elif key == "output_root":
+            problems.append(Problem(key, _text(override), ONE_FOLDER, f"{key}=<one folder>"))
         elif not override.is_discrete_sweep():
             text = "is an interval, and a grid needs values: list them, or use range(start,stop,step)"
             problems.append(Problem(key, _text(override), text, f"{key}=...,..."))
@@ -73,6 +78,21 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
     jobs = list(_combinations(settings, groups))
     jobs, more = _without(excluded, jobs, axes)
     return Grid(jobs, axes, [*problems, *found, *more])
+
+
+def given_twice(typed: Sequence[Override]) -> list[Problem]:
+    """Problems of axes whose key was typed more than once: one of the settings would be passed over.
+
+    typed: parsed overrides of a command line, without the axes of a preset.
+    """
+    words: dict[str, list[Override]] = {}
+    for override in typed:
+        words.setdefault(str(override.get_key_element()), []).append(override)
+    return [
+        Problem(key, None, f"is given twice: {' '.join(str(o.input_line) for o in same)}; leave one of them out")
+        for key, same in words.items()
+        if len(same) > 1 and any(o.is_sweep_override() for o in same)
+    ]
 
 
 def _size(settings: Mapping[str, Sequence[str]], groups: Sequence[Sequence[str]]) -> int:

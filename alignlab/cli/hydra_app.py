@@ -58,6 +58,14 @@ _OF_FLAGS = {
     "Only one of --run": Problem("--run, --multirun, --cfg, --info", None, "exclude each other; give one of them"),
 }
 
+# Hydra's own settings that have no effect here, or that name what Hydra calls -> what is wrong, what to type.
+_NOT_SET = {
+    "callbacks": ("can't be set: Hydra would call what it names", "plugins=<your folder> callback=<name>"),
+    "run": ("can't be set: results go to output_root", "output_root=<folder>"),
+    "sweep": ("can't be set: results go to output_root", "output_root=<folder>"),
+    "output_subdir": ("can't be set: results go to output_root", "output_root=<folder>"),
+}
+
 # First words of the ValueErrors and the AssertionError that a wrong command line causes.
 _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "invalid literal for int()")
 
@@ -96,8 +104,10 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
         return
     if {"-m", "--multirun"} & set(argv):
         split += problems_of_folders(argv)
+    if refused := {word: problem for word in argv if (problem := _refused_setting(word))}:
+        split += refused.values()
     if split:
-        raise ConfigError([*split, *_why(config_name, args)])
+        raise ConfigError([*split, *_why(config_name, [arg for arg in args if arg not in refused])])
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.
@@ -195,6 +205,14 @@ def _quoted(word: str) -> str:
     return word if re.fullmatch(r"[\w./~-]+", word) else "'" + word.replace("'", "\\'") + "'"
 
 
+def _refused_setting(word: str) -> Problem | None:
+    """The problem of a word that sets one of Hydra's own settings that no command may set."""
+    key, _, value = word.lstrip("+").partition("=")
+    first, _, rest = key.partition(".")
+    refused = _NOT_SET.get(rest.partition(".")[0]) if first == "hydra" else None
+    return Problem(key, value, *refused) if refused else None
+
+
 def _refuse_unused_preset() -> None:
     """Raise ConfigError for a sweep preset together with --run, which would ignore the preset's axes."""
     hydra_config = HydraConfig.get()
@@ -248,8 +266,8 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--multirun", "-m", action="store_true")
     for flags in (("--run", "-r"), ("--shell-completion", "-sc")):
         parser.add_argument(*flags, action="store_true", dest="other")
-    for flags in (("--cfg", "-c"), ("--info", "-i")):
-        parser.add_argument(*flags, nargs="?", const=True, dest="other")
+    parser.add_argument("--cfg", "-c", nargs="?", const=True)
+    parser.add_argument("--info", "-i", nargs="?", const=True, dest="other")
     for flags in (("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
         parser.add_argument(*flags)
     return parser.parse_known_args(args)[0]
@@ -258,7 +276,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:
     """(the folder of a user's own options, the arguments without --config-dir).
 
-    Raises ConfigError if there is no such folder, and for a folder that would replace alignlab's own.
+    Raises ConfigError if there is no such folder, and for flags that would replace own configs of alignlab or do nothing.
     """
     rest, folders, words = [], [], iter(args)
     for word in words:
@@ -279,6 +297,13 @@ def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:
         text = "can't be replaced: all commands read alignlab's own configs"
         fix = f"--config-dir {left.config_path}"
         raise ConfigError([Problem("--config-path", left.config_path, text, fix)])
+    if left.config_name is not None:
+        text = "can't be replaced: each command has its own config"
+        raise ConfigError([Problem("--config-name", left.config_name, text, f"experiment={left.config_name}")])
+    if left.package is not None and not left.cfg:
+        raise ConfigError(
+            [Problem("--package", left.package, "changes what --cfg prints", f"--cfg job --package {left.package}")]
+        )
     return (Path(folders[0]).absolute() if folders else None), rest
 
 
@@ -286,7 +311,7 @@ def _with_multirun(args: list[str]) -> list[str]:
     """The arguments with --multirun if they choose a sweep preset (`sweep=<preset>`)."""
     parsed = _parse(args)
     chosen = any(re.match("sweep=(?!null$).", text) for text in parsed.overrides)
-    return ["--multirun", *args] if chosen and not parsed.multirun and not parsed.other else args
+    return ["--multirun", *args] if chosen and not (parsed.multirun or parsed.cfg or parsed.other) else args
 
 
 def _why(config_name: str, args: list[str]) -> list[Problem]:

@@ -180,7 +180,9 @@ class Composer:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             text, fix = f"must be {kind.get(expected.group(1), expected.group(1))}", f"{typed}=..."
             if value and value.startswith("["):
-                return Problem(typed, value, f"{text}; several values need -m", f"{fix}   or   -m {typed}={value[1:-1]}")
+                return Problem(
+                    typed, value, f"{text}; several values need -m", f"{fix}   or   -m {typed}={value[1:-1]}"
+                )
             return Problem(typed, value, text, fix)
         if "is not Optional" in reason:
             return Problem(typed, value, "can't be null: it needs a value", f"{typed}=...")

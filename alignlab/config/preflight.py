@@ -26,7 +26,6 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
 from alignlab.spelling import correct_spelling
 
-
 # Group that can't be removed -> its option that does nothing.
 _OFF = {"evaluation": "off", "peft": "none"}
 

@@ -15,7 +15,7 @@ from alignlab.errors import ConfigError, Problem
 _MEANINGS = {
     r"Recursive interpolation": "refers to itself, directly or through other keys",
     r"Interpolation key '([^']*)' not found": "refers to {}, which does not exist",
-    r"Unsupported interpolation type (\S*)": "refers to {}:, which reads nothing; oc.env: reads an environment variable",
+    r"Unsupported interpolation type (\S*)": "refers to {}:, which reads nothing; oc.env: reads a variable",
     r"Value (.*) of type .* could not be converted to Float": "refers to {}, and must be a number",
     r"Value (.*) of type .* could not be converted to Integer": "refers to {}, and must be a whole number",
     r"Value (.*) of type .* could not be converted to Boolean": "refers to {}, and must be true or false",

@@ -144,6 +144,14 @@ CASES = {
     "an axis that is given twice, beside another mistake": (["check", "seed=1", "-m", "seed=1,2", "optim.lr=x"], ["2 problems", "is given twice", "optim.lr = x"]),
     "several output folders": (["check", "-m", "seed=1,2", "output_root=a,b"], ["1 problem", "output_root = a,b\n      is the same for all runs of a sweep\n      type: output_root=<one folder>"]),
     "output folders as an axis": (["check", "-m", "output_root='a','b'"], ["output_root = 'a','b'\n      is the same for all runs of a sweep"]),
+    "another primary config": (["check", "--config-name", "foo"], ["1 problem", "--config-name = foo\n      can't be replaced: each command has its own config\n      type: experiment=foo"]),
+    "a package that nothing prints": (["check", "--package", "optim"], ["--package = optim\n      changes what --cfg prints\n      type: --cfg job --package optim"]),
+    "callbacks of Hydra": (["check", "hydra.callbacks={a:{b:c}}"], ["1 problem", "hydra.callbacks = {a:{b:c}}\n      can't be set: Hydra would call what it names"]),
+    "an added callback of Hydra": (["check", "+hydra.callbacks.a._target_=x"], ["hydra.callbacks.a._target_ = x\n      can't be set: Hydra would call what it names\n      type: plugins=<your folder> callback=<name>"]),
+    "folders of Hydra": (["check", "hydra.sweep.dir=zzz", "hydra.run.dir=zzz", "hydra.output_subdir=zzz", "optim.lr=x"], ["4 problems", "hydra.sweep.dir = zzz\n      can't be set: results go to output_root\n      type: output_root=<folder>", "hydra.run.dir", "hydra.output_subdir", "optim.lr = x"]),
+    "too few updates": (["verify-resume", "--updates", "-4"], ["--updates = -4\n      must be at least 3"]),
+    "a key that a token is read into": (["check", "tracking=wandb", "tracking.wandb.project=hf_" + "a" * 34], ["tracking.wandb.project = (hidden)", "type: wandb login   or   export WANDB_API_KEY=<your key>"]),
+    "an output folder with a very long name": (["check", f"output_root=x/{'a' * 300}"], ["alignlab: 1 problem", "output_root = aaaaaaaaaaaaaaaaaaaa...\n      is too long for the name of a folder\n      type: output_root=outputs"]),
 }  # fmt: skip
 
 
@@ -168,7 +176,10 @@ def test_a_limit_of_file_sizes_says_what_to_do(alignlab: Run, monkeypatch: pytes
     assert result.code == 2
     assert "Error executing job" not in result.err
     assert result.err.startswith("alignlab: outputs/runs/dpo-")
-    assert "can't be written: a file would be larger than the limit of this shell\n  type: ulimit -f unlimited" in result.err
+    assert (
+        "can't be written: a file would be larger than the limit of this shell\n  type: ulimit -f unlimited"
+        in result.err
+    )
 
 
 def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:

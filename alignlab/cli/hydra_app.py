@@ -276,7 +276,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:
     """(the folder of a user's own options, the arguments without --config-dir).
 
-    Raises ConfigError if there is no such folder, and for flags that would replace own configs of alignlab or do nothing.
+    Raises ConfigError if there is no such folder, and for flags that would replace configs of alignlab or do nothing.
     """
     rest, folders, words = [], [], iter(args)
     for word in words:

@@ -167,6 +167,7 @@ def test_message(case: str, alignlab: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "nothing may be written"
 
 
+@pytest.mark.slow
 def test_a_limit_of_file_sizes_says_what_to_do(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*args: Any, **facts: Any) -> None:
         raise OSError(errno.EFBIG, "File too large")

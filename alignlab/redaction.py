@@ -22,9 +22,10 @@ _SECRET_TEXT = re.compile(
     r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?i:(?<=bearer )\S{8,})|\bwandb_v1_\w{20,}|"
     r"(?i:(?<=[?&]key=)[^&\s#]+|(?<=[?&]token=)[^&\s#]+)"
 )
+# A value after the name of a secret. A placeholder of a hint, such as <your key>, is none.
 _ASSIGNED = re.compile(
     r"(?i)\b([\w.-]*(?:api[_-]?key|secret|passw(?:or)?d|access[_-]?key|(?:auth|access|hf|hub)[_-]?token)[\"']?"
-    r"\s*[=:]\s*[\"']?)([^\s\"',;&\]}]{4,})"
+    r"\s*[=:]\s*[\"']?)(?!<[a-z ]+>)([^\s\"',;&\]}]{4,})"
 )
 # Environment variables that hold secrets, by their names. A tokenizer is none. Shorter values may be common words.
 _SECRET_VARIABLE = re.compile("(?i)KEY|TOKEN(?!IZ)|SECRET|PASS|CREDENTIAL")

@@ -27,7 +27,7 @@ from yaml import YAMLError
 
 from alignlab.cli.config_help import config_help
 from alignlab.cli.refusal import print_error
-from alignlab.config.commas import with_commas_kept
+from alignlab.config.commas import problems_of_folders, with_commas_kept
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.hydra_errors import rejoined
@@ -35,6 +35,7 @@ from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.own_plugins import load_plugins
 from alignlab.config.paths import conf_dir, config_dir_named
 from alignlab.config.preflight import to_evaluate, to_synthesize
+from alignlab.config.references import problem_of_reference
 from alignlab.config.registry import remove_plugin_schemas
 from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
@@ -58,6 +59,14 @@ _CHECKS = {"evaluate": to_evaluate, "synthesize": to_synthesize}
 _OF_FLAGS = {
     "The --resolve flag": Problem("--resolve", None, "changes what --cfg prints", "--cfg job --resolve"),
     "Only one of --run": Problem("--run, --multirun, --cfg, --info", None, "exclude each other; give one of them"),
+}
+
+# Hydra's own settings that have no effect here, or that name what Hydra calls -> what is wrong, what to type.
+_NOT_SET = {
+    "callbacks": ("can't be set: Hydra would call what it names", "plugins=<your folder> callback=<name>"),
+    "run": ("can't be set: results go to output_root", "output_root=<folder>"),
+    "sweep": ("can't be set: results go to output_root", "output_root=<folder>"),
+    "output_subdir": ("can't be set: results go to output_root", "output_root=<folder>"),
 }
 
 # First words of the ValueErrors and the AssertionError that a wrong command line causes.
@@ -96,15 +105,19 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
     if {"--help", "-h"} & set(args):
         print(_help(config_name, args))
         return
+    if {"-m", "--multirun"} & set(argv):
+        split += problems_of_folders(argv)
+    if refused := {word: problem for word in argv if (problem := _refused_setting(word))}:
+        split += refused.values()
     if split:
-        raise ConfigError([*split, *_why(config_name, args)])
+        raise ConfigError([*split, *_why(config_name, [arg for arg in args if arg not in refused])])
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.
     warnings.filterwarnings("ignore", message="The version_base parameter is deprecated")
     sys.argv = [sys.argv[0], *args]
     note_command_line(args)
-    failed: list[AlignlabError] = []
+    failed: list[Exception] = []
 
     def quiet_task(config: DictConfig) -> Any:
         """Run the task, and store the error of a single run, because Hydra would print a line of its own about it.
@@ -114,7 +127,7 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
         try:
             _refuse_unused_preset()
             return task(config)
-        except AlignlabError as error:
+        except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             failed.append(error)
@@ -125,6 +138,8 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
+        if failed:
+            raise failed[0]
     except COMPOSE_ERRORS as error:
         if of_flags := [problem for words, problem in _OF_FLAGS.items() if str(error).startswith(words)]:
             raise ConfigError(of_flags) from error
@@ -136,15 +151,13 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
             problems += error.__cause__.problems
         if not of_hydra and not problems:  # the command line did not cause it
             raise
-        raise ConfigError(problems or [Problem("", None, str(error))]) from error
+        raise ConfigError(problems or _of_hydra_itself(args, error)) from error
     except TypeError as error:  # Hydra fails on a choice of options that are no names
         if traceback.extract_tb(error.__traceback__)[-1].name != "_create_defaults_tree_impl":
             raise
         raise ConfigError(_why(config_name, args) or [Problem("", None, str(error))]) from error
     except YAMLError as error:
         raise ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]) from error
-    if failed:
-        raise failed[0]
 
 
 @contextmanager
@@ -204,6 +217,14 @@ def _quoted(word: str) -> str:
     return word if re.fullmatch(r"[\w./~-]+", word) else "'" + word.replace("'", "\\'") + "'"
 
 
+def _refused_setting(word: str) -> Problem | None:
+    """The problem of a word that sets one of Hydra's own settings that no command may set."""
+    key, _, value = word.lstrip("+").partition("=")
+    first, _, rest = key.partition(".")
+    refused = _NOT_SET.get(rest.partition(".")[0]) if first == "hydra" else None
+    return Problem(key, value, *refused) if refused else None
+
+
 def _refuse_unused_preset() -> None:
     """Raise ConfigError for a sweep preset together with --run, which would ignore the preset's axes."""
     hydra_config = HydraConfig.get()
@@ -231,7 +252,10 @@ def _flags_first(args: list[str]) -> list[str]:
 
 
 def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
-    """override -> problem, for choices of several options (`judge=[llm,1]`) with an entry that is no name."""
+    """override -> problem, for choices of several options (`judge=[llm,1]`) with an entry that is no name.
+
+    Needs an initialised GlobalHydra.
+    """
     found = {}
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
@@ -241,7 +265,7 @@ def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
             continue
         entries = chosen if isinstance(chosen, list) else []
         wrong = [entry for entry in entries if not isinstance(entry, str | QuotedString)]
-        if wrong and "." not in key:
+        if wrong and GlobalHydra.instance().config_loader().get_group_options(key):
             said = f"must be a list of names of options; not {', '.join(map(as_typed, wrong))}"
             found[text] = Problem(key.removeprefix("hydra/"), value, said)
     return found
@@ -254,8 +278,8 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--multirun", "-m", action="store_true")
     for flags in (("--run", "-r"), ("--shell-completion", "-sc")):
         parser.add_argument(*flags, action="store_true", dest="other")
-    for flags in (("--cfg", "-c"), ("--info", "-i")):
-        parser.add_argument(*flags, nargs="?", const=True, dest="other")
+    parser.add_argument("--cfg", "-c", nargs="?", const=True)
+    parser.add_argument("--info", "-i", nargs="?", const=True, dest="other")
     for flags in (("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
         parser.add_argument(*flags)
     return parser.parse_known_args(args)[0]
@@ -264,7 +288,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:
     """(the folder of a user's own options, the arguments without --config-dir).
 
-    Raises ConfigError if there is no such folder, and for a folder that would replace alignlab's own.
+    Raises ConfigError if there is no such folder, and for flags that would replace configs of alignlab or do nothing.
     """
     rest, folders, words = [], [], iter(args)
     for word in words:
@@ -285,6 +309,13 @@ def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:
         text = "can't be replaced: all commands read alignlab's own configs"
         fix = f"--config-dir {left.config_path}"
         raise ConfigError([Problem("--config-path", left.config_path, text, fix)])
+    if left.config_name is not None:
+        text = "can't be replaced: each command has its own config"
+        raise ConfigError([Problem("--config-name", left.config_name, text, f"experiment={left.config_name}")])
+    if left.package is not None and not left.cfg:
+        raise ConfigError(
+            [Problem("--package", left.package, "changes what --cfg prints", f"--cfg job --package {left.package}")]
+        )
     return (Path(folders[0]).absolute() if folders else None), rest
 
 
@@ -292,18 +323,27 @@ def _with_multirun(args: list[str]) -> list[str]:
     """The arguments with --multirun if they choose a sweep preset (`sweep=<preset>`)."""
     parsed = _parse(args)
     chosen = any(re.match("sweep=(?!null$).", text) for text in parsed.overrides)
-    return ["--multirun", *args] if chosen and not parsed.multirun and not parsed.other else args
+    return ["--multirun", *args] if chosen and not (parsed.multirun or parsed.cfg or parsed.other) else args
 
 
 def _why(config_name: str, args: list[str]) -> list[Problem]:
     """All problems of the command line, which is composed again piece by piece."""
     parsed = _parse(args)
-    no_names = _no_names(parsed.overrides)
-    rest = [text for text in parsed.overrides if text not in no_names]
     with _initialised():
+        no_names = _no_names(parsed.overrides)
+        rest = [text for text in parsed.overrides if text not in no_names]
         if config_name in _CHECKS:
             return [*no_names.values(), *diagnose_one(config_name, rest, _CHECKS[config_name])]
         return [*no_names.values(), *diagnose(config_name, rest, many=parsed.multirun)]
+
+
+def _of_hydra_itself(args: list[str], error: Exception) -> list[Problem]:
+    """The problem of an error that is not due to the config of a run, but to Hydra's own settings."""
+    words = [arg.lstrip("+").partition("=") for arg in args]
+    settings = [(key, value) for key, _, value in words if key.startswith("hydra.") and "${" in value]
+    if isinstance(error, OmegaConfBaseException) and settings:
+        return [problem_of_reference(re.sub(r"^hydra\.(?=launcher|sweeper)", "", k), v, error) for k, v in settings]
+    return [Problem("", None, str(error))]
 
 
 def _help(config_name: str, args: list[str]) -> str:

@@ -102,7 +102,8 @@ def _of_the_machine(error: OSError) -> int:
         return 1
     if error.errno not in _MACHINE:
         raise error
-    print(visible(f"alignlab: {error.filename or 'a file'}: {error.strerror}"), file=sys.stderr)
+    limit = "; ulimit -f shows the limit" if error.strerror == os.strerror(errno.EFBIG) else ""
+    print(visible(f"alignlab: {error.filename or 'a file'}: {error.strerror}{limit}"), file=sys.stderr)
     return 2 if error.errno == errno.ENAMETOOLONG else 1
 
 

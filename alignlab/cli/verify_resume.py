@@ -82,11 +82,11 @@ def words_of(own: Plan, words: Sequence[str], updates: int | None) -> list[str]:
     Raises ConfigError if the number of updates does not fit the run.
     """
     trainer, warmup = own.train.trainer, own.train.optim.warmup_steps
-    most = min(UPDATES, trainer.known_steps or UPDATES) if updates is None else updates
-    most = max(most, warmup + 1)
-    if most < 3:
+    wanted = min(UPDATES, trainer.known_steps or UPDATES) if updates is None else updates
+    if wanted < 3:
         text = "must be at least 3: one before the kill, one that is lost, and one after it"
-        raise ConfigError([Problem("--updates", most, text, "--updates 20")])
+        raise ConfigError([Problem("--updates", wanted, text, "--updates 20")])
+    most = max(wanted, warmup + 1)
     settings = {
         "trainer.max_steps": most,
         "trainer.max_epochs": 0,

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 # Points of a sweep that are planned at most. More of them would take minutes and gigabytes before anything is said.
 MOST_POINTS = 10_000
+
+# What is wrong with an axis over output_root.
+ONE_FOLDER = "is the same for all runs of a sweep"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
         settings.pop(key, None)
         if not override.is_sweep_override():
             settings[key] = [override.input_line or f"{key}={override.get_value_element_as_str()}"]
+        elif key == "output_root":
+            problems.append(Problem(key, _text(override), ONE_FOLDER, f"{key}=<one folder>"))
         elif not override.is_discrete_sweep():
             text = "is an interval, and a grid needs values: list them, or use range(start,stop,step)"
             problems.append(Problem(key, _text(override), text, f"{key}=...,..."))
@@ -73,6 +78,21 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
     jobs = list(_combinations(settings, groups))
     jobs, more = _without(excluded, jobs, axes)
     return Grid(jobs, axes, [*problems, *found, *more])
+
+
+def given_twice(typed: Sequence[Override]) -> list[Problem]:
+    """Problems of axes whose key was typed more than once: one of the settings would be passed over.
+
+    typed: parsed overrides of a command line, without the axes of a preset.
+    """
+    words: dict[str, list[Override]] = {}
+    for override in typed:
+        words.setdefault(str(override.get_key_element()), []).append(override)
+    return [
+        Problem(key, None, f"is given twice: {' '.join(str(o.input_line) for o in same)}; leave one of them out")
+        for key, same in words.items()
+        if len(same) > 1 and any(o.is_sweep_override() for o in same)
+    ]
 
 
 def _size(settings: Mapping[str, Sequence[str]], groups: Sequence[Sequence[str]]) -> int:
@@ -171,7 +191,11 @@ def _without(
         problems.append(Problem("sweep.exclude", "{}", "must name an axis and its value", "'sweep.exclude=[{seed:1}]'"))
     if problems:
         return jobs, problems
-    points = [{key: _plain(value) for key, _, value in (text.partition("=") for text in job)} for job in jobs]
+    typed = [dict(text.partition("=")[::2] for text in job) for job in jobs]
+    taken = {axis: dict.fromkeys(point[axis] for point in typed) for axis in axes}
+    if problems := [p for entry in excluded for axis, value in entry.items() for p in _not_taken(axis, value, taken)]:
+        return jobs, problems
+    points = [{key: _plain(value) for key, value in point.items()} for point in typed]
     fits = [[all(point[a] in values for a, values in entry.items()) for point in points] for entry in entries]
     for entry, found in zip(excluded, fits, strict=True):
         if not any(found):
@@ -181,6 +205,14 @@ def _without(
         text = f"leaves nothing of {counted(len(jobs), 'point')}"
         return jobs, [Problem("sweep.exclude", excluded, text, "'sweep.exclude=[]'")]
     return kept, []
+
+
+def _not_taken(axis: str, value: Any, taken: Mapping[str, Iterable[str]]) -> Iterator[Problem]:
+    """The problem of an entry of `sweep.exclude` with values that its axis does not have."""
+    if wrong := _plain_set(value) - _plain_set(list(taken[axis])):
+        text = f"{axis} has no such value in this sweep; it has: {', '.join(taken[axis])}"
+        shown = [entry for entry in _listed(value) if _plain(entry) in wrong]
+        yield Problem("sweep.exclude", {axis: shown if len(shown) > 1 else shown[0]}, text)
 
 
 def _no_axis(key: str, axis: str, axes: Sequence[str] | Mapping[str, Any]) -> Problem:
@@ -199,5 +231,8 @@ def _plain(value: Any) -> float | str:
 
 
 def _plain_set(value: Any) -> set[float | str]:
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return {_plain(v) for v in values}
+    return {_plain(v) for v in _listed(value)}
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]

@@ -154,12 +154,15 @@ class Composer:
         if key == "benchmark" and key not in base:
             text = "belongs to an evaluation, and this command makes none of its own"
             return Problem(key, value, text, f"alignlab evaluate run=<run> benchmark={value}")
+        reason = str(error.__cause__ or error).splitlines()[0]
+        if override.is_delete() and (
+            self.is_group(key) or "does not support deletion" in reason or "The value of" in reason
+        ):
+            text = "can't be removed" + ("" if value is None else ": it has another value")
+            return Problem(key, value, text, f"the same without {setting}")
         if self.is_group(key):
             return self._no_such_option(key.removeprefix("hydra/"), value, error, self.loader.get_group_options(key))
-        reason = str(error.__cause__ or error).splitlines()[0]
         expected = re.search(r"could not be converted to (\w+)", reason)
-        if "does not support deletion" in reason:
-            return Problem(key, None, "can't be removed", f"the same without ~{key}")
         if override.is_add() and "Could not append" in str(error):
             return Problem(key, value, "is in the config already", f"{key}={value}")
         parent, _, leaf = key.rpartition(".")
@@ -175,7 +178,12 @@ class Composer:
             return Problem(key, value, f"nothing can be set there: {above} is {as_typed(present)}", fix)
         if expected:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
-            return Problem(typed, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{typed}=...")
+            text, fix = f"must be {kind.get(expected.group(1), expected.group(1))}", f"{typed}=..."
+            if value and value.startswith("["):
+                return Problem(
+                    typed, value, f"{text}; several values need -m", f"{fix}   or   -m {typed}={value[1:-1]}"
+                )
+            return Problem(typed, value, text, fix)
         if "is not Optional" in reason:
             return Problem(typed, value, "can't be null: it needs a value", f"{typed}=...")
         if "is not a ListConfig" in reason:

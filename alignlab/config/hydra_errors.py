@@ -40,6 +40,9 @@ def unreadable(override: str) -> Problem:
         return Problem(
             override, None, "can't be read: entries that hold = need quotes", _typed(key, fixed, quoted(value))
         )
+    without = re.sub(r",(?=\s*(,|[\]})]|$))|(?<=[\[{(]),|^,+", "", value)
+    if without not in ("", value) and not set(value) & {"'", '"'} and (fix := _typed(key, without)):
+        return Problem(override, None, "can't be read: a value is missing beside a comma", fix)
     why, fixed = _wrong_with(value)
     return Problem(override, None, f"can't be read: {why}", _typed(key, fixed, quoted(value)))
 

@@ -18,6 +18,7 @@ from alignlab.config.composer import without_hydra
 from alignlab.config.hydra_errors import plain_cause, unreadable
 from alignlab.config.own_plugins import plugins_of_run
 from alignlab.config.preflight import PreflightCache, to_train
+from alignlab.config.references import require_resolved
 from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
 from alignlab.config.schemas import Train, inherited_keys, keys_outside_id
@@ -182,6 +183,7 @@ def plan(
 
 def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, allowed: frozenset[str]) -> Train:
     """The typed config. Raises ConfigError with its problems and with every setting that must be typed and was not."""
+    require_resolved(config)
     untyped = [*problems_of_config(config, allowed), *problems_of_sent_keys(config, allowed)]
     untyped += _unloaded_name(config, allowed)
     try:

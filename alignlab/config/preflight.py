@@ -17,6 +17,7 @@ from alignlab.checks import with_parts
 from alignlab.config.credentials import problems_of_credentials
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.own_plugins import problems_of_plugins
+from alignlab.config.references import require_resolved
 from alignlab.config.registry import NAMED_GROUPS, schemas
 from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems, problems_of_start
 from alignlab.data.sources.mixture import with_keys_of_part
@@ -24,6 +25,9 @@ from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
 from alignlab.spelling import correct_spelling
+
+# Group that can't be removed -> its option that does nothing.
+_OFF = {"evaluation": "off", "peft": "none"}
 
 
 class PreflightCache:
@@ -62,7 +66,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
     typed: the overrides that the config was composed with. `strength` must not contradict them.
     known: results of checks, shared by the points of a sweep.
     """
-    problems = list(_unchosen_groups(config, Train))
+    problems = list(_unchosen_groups(config, Train, typed))
     if problems:
         raise ConfigError(problems)
     known = known or PreflightCache()
@@ -97,6 +101,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
 
 def to_evaluate(config: DictConfig) -> Evaluate:
     """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
+    require_resolved(config)
     names = [f.name for f in fields(Evaluate)]
     if problems := list(_unchosen_groups(config, Evaluate)):
         raise ConfigError(problems)
@@ -127,6 +132,7 @@ def to_evaluate(config: DictConfig) -> Evaluate:
 
 def to_synthesize(config: DictConfig) -> Synthesize:
     """The typed config of a synthesis. Raises ConfigError with everything that is wrong with it."""
+    require_resolved(config)
     names = [f.name for f in fields(Synthesize)]
     if problems := list(_unchosen_groups(config, Synthesize)):
         raise ConfigError(problems)
@@ -269,17 +275,23 @@ def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
         yield unknown_key(str(key), names, config[key], hint)
 
 
-def _unchosen_groups(config: DictConfig, schema: Any) -> Iterator[Problem]:
-    """Problems of groups that were removed (`~optim`) or have no choice, and of removed keys (`~seed`)."""
+def _unchosen_groups(config: DictConfig, schema: Any, typed: Sequence[str] = ()) -> Iterator[Problem]:
+    """Problems of groups that were removed (`~optim`) or have no choice, and of removed keys (`~seed`).
+
+    typed: the overrides that the config was composed with. A group that they remove may still have its fields.
+    """
     verb = "train" if schema is Train else schema.__name__.lower()
+    removed = {text.partition("=")[0][1:] for text in typed if text.startswith("~")}
     for field in fields(schema):
-        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
-            if field.name not in config:
-                yield Problem(field.name, None, "can't be removed", f"the same without ~{field.name}")
-            continue
         node = config._get_node(field.name) if field.name in config else None
+        has_fields = isinstance(node, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(node))
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if (optional and field.name not in config) or (field.name in removed and (has_fields or not optional)):
+            fix = f"{field.name}={_OFF[field.name]}" if field.name in _OFF else f"the same without ~{field.name}"
+            yield Problem(field.name, None, "can't be removed", fix)
+            continue
         chosen = isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()
-        if not chosen or inspect.isabstract(OmegaConf.get_type(node)):
+        if not optional and (not chosen or inspect.isabstract(OmegaConf.get_type(node))):
             yield Problem(
                 field.name, None, f"needs one of the options that `alignlab {verb} --help` shows", f"{field.name}=..."
             )

@@ -689,6 +689,11 @@ def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:
     """Problems of this machine: the output folder, the accelerator and the C++ compiler."""
     if not parts["output_root"]:
         yield Problem("output_root", "''", "needs the name of a folder", "output_root=outputs")
+    names = str(parts["output_root"]).split(os.sep)
+    if long := [name for name in names if len(name.encode(errors="surrogatepass")) > 255]:
+        yield Problem(
+            "output_root", f"{long[0][:20]}...", "is too long for the name of a folder", "output_root=outputs"
+        )
     root = os.path.abspath(parts["output_root"])
     while not os.path.exists(root):
         root = os.path.dirname(root)

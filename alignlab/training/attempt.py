@@ -21,7 +21,7 @@ from alignlab.runs.directory import RunDir, Status
 
 log = logging.getLogger(__name__)
 
-_CANT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_CANT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _FULL = 2**20  # a disk with fewer free bytes than this counts as full
 
 
@@ -153,6 +153,11 @@ def _why_not_written(error: BaseException, run: RunDir) -> str:
     unwritable = isinstance(error, OSError) and error.errno in _CANT_WRITE
     if not (full or unwritable):
         return ""
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return (
+            f"{run.path} can't be written: a file would be larger than the limit of this shell\n"
+            "  type: ulimit -f unlimited   and then the same command, which resumes"
+        )
     what = "the disk is full" if full or getattr(error, "errno", None) == errno.ENOSPC else str(error)
     return (
         f"{run.path} can't be written: {what}\n  make room, and the same command resumes; or type: output_root=<folder>"

@@ -20,6 +20,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.paths import conf_dir, named_config_dir, own_conf_dir, sweep_dirs
+from alignlab.config.references import texts_in
 from alignlab.config.registry import store_schemas
 from alignlab.config.renamed import rename_in_file
 from alignlab.errors import ConfigError, Problem
@@ -175,7 +176,7 @@ def _problems_of_defaults(content: dict[Any, Any], kind: str) -> Iterator[Proble
 def _problems_of_environment(found: ConfigResult, kind: str) -> Iterator[Problem]:
     """Problems of values that read environment variables: a run stores its config and sends it to trackers."""
     content: Any = OmegaConf.to_container(found.config, resolve=False)
-    for key, text in _texts(content, ""):
+    for key, text in texts_in(content, ""):
         if _reads_environment(text):
             told = f"may not read an environment variable in a {kind} file; the command line may"
             yield Problem(key, text, told, f"{key}=<its value>")
@@ -190,14 +191,6 @@ def _reads_environment(text: str) -> bool:
         text = f"{text[: match.start()]}{_VALUE}{text[match.end() :]}"
     # Braces in quotes or in a dictionary are left.
     return "${" in text and any(word in text for word in (*_ENVIRONMENT, _VALUE))
-
-
-def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, text) of every text in a part of a config, at any depth."""
-    if isinstance(node, str):
-        yield key, node
-    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        yield from _texts(value, f"{key}.{name}".lstrip("."))
 
 
 def _targets(node: Any) -> Iterator[str]:

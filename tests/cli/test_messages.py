@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -12,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from alignlab.runs.directory import RunDir
 
 Run = Callable[..., Any]
 
@@ -55,7 +58,7 @@ CASES = {
     "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, objectives_lr, online_beta, ppo_kl, seeds, worlds_beta", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "this machine has none", "type: trainer.accelerator=auto"]),
-    "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
+    "no group": (["train", "~optim"], ["optim\n", "can't be removed", "type: the same without ~optim"]),
     "options that are no names": (["check", "launcher=[1,2]"], ["launcher = [1,2]", "must be a list of names of options; not 1, 2"]),
     "an option that is no name": (["check", "tracking=[csv,{a:1}]"], ["tracking = [csv,{a:1}]", "must be a list of names of options; "]),
     "options that are no names, and more": (["check", "launcher=[1,2]", "trainer.eval_every=choice(1)"], ["not 1, 2", "several values need -m"]),
@@ -114,7 +117,7 @@ CASES = {
     "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "can't be chosen for a run itself", "type: model.parent=lab_sft"]),
     "a stage added to the run": (["train", "+stage=lab_sft"], ["stage = lab_sft", "can't be chosen for a run itself", "type: model.parent=lab_sft"]),
     "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
-    "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
+    "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["alignlab: 1 problem", "output_root = ${oc.env:NOT_SET_HERE}", "environment variable NOT_SET_HERE, which is not set", "type: export NOT_SET_HERE=<its value>"]),
     "sweep name": (["train", "sweep.name=a/b", "-m", "seed=1,2"], ["sweep.name = a/b", "the name of one folder"]),
     "sweep name as a flag": (["check", "sweep.name=-rf", "-m", "seed=1,2"], ["sweep.name = -rf", "like a flag"]),
     "sweep name too long": (["check", f"sweep.name={'a' * 300}", "-m", "seed=1,2"], ["sweep.name = aaa", "is too long"]),
@@ -125,6 +128,30 @@ CASES = {
     "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key; hydra has: callbacks, "]),
     "no list": (["train", "sweep.zip=seed", "-m", "seed=1,2"], ["sweep.zip = seed", "must be a list"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
+    "a value that refers to itself": (["train", "output_root=${output_root}"], ["alignlab: 1 problem", "output_root = ${output_root}", "refers to itself", "type: output_root=<a value>"]),
+    "values that refer to each other": (["train", "seed=${trainer.batch_size}", "trainer.batch_size=${seed}"], ["alignlab: 2 problems", "seed = ${trainer.batch_size}", "trainer.batch_size = ${seed}", "refers to itself, directly or through other keys"]),
+    "references of all kinds": (["check", "seed=${output_root}", "trainer.max_steps=${foo:1}", "optim.lr=${nope}"], ["3 problems", "seed = ${output_root}\n      refers to 'outputs', and must be a whole number", "refers to foo:, which reads nothing", "optim.lr = ${nope}\n      refers to nope, which does not exist"]),
+    "a reference of an evaluation": (["evaluate", "run=x", "evaluation.samples=${foo}"], ["evaluation.samples = ${foo}\n      refers to foo, which does not exist"]),
+    "a reference of a launcher": (["check", "launcher=local", "launcher.at_once=${nope}", "-m", "seed=1,2"], ["launcher.at_once = ${nope}\n      refers to nope, which does not exist"]),
+    "removed groups": (["check", "~trainer", "~evaluation", "~sweep"], ["3 problems", "trainer\n      can't be removed\n      type: the same without ~trainer", "evaluation\n      can't be removed\n      type: evaluation=off", "sweep\n      can't be removed\n      type: the same without ~sweep"]),
+    "a removed option that is not chosen": (["check", "~peft=lora"], ["peft = lora\n      can't be removed: it has another value\n      type: the same without ~peft=lora"]),
+    "a removed value that is another one": (["check", "~seed=2"], ["seed = 2\n      can't be removed: it has another value\n      type: the same without ~seed=2"]),
+    "an excluded value that the axis does not have": (["check", "-m", "seed=1,2", "sweep.exclude=[{seed:7}]"], ["1 problem", "sweep.exclude = {seed:7}\n      seed has no such value in this sweep; it has: 1, 2"]),
+    "a list of seeds": (["check", "seed=[1,2]"], ["1 problem", "seed = [1,2]\n      must be a whole number; several values need -m\n      type: seed=...   or   -m seed=1,2"]),
+    "an axis with an empty value": (["check", "-m", "seed=1,,2", "optim.lr=0.1,"], ["2 problems", "seed=1,,2\n      can't be read: a value is missing beside a comma\n      type: seed=1,2\n", "type: optim.lr=0.1\n"]),
+    "a list with an empty value": (["check", "judge=[human,,gold]"], ["a value is missing beside a comma\n      type: 'judge=[human,gold]'"]),
+    "an axis that is given twice": (["check", "seed=1", "-m", "seed=1,2"], ["1 problem", "seed\n      is given twice: seed=1 seed=1,2; leave one of them out"]),
+    "an axis that is given twice, beside another mistake": (["check", "seed=1", "-m", "seed=1,2", "optim.lr=x"], ["2 problems", "is given twice", "optim.lr = x"]),
+    "several output folders": (["check", "-m", "seed=1,2", "output_root=a,b"], ["1 problem", "output_root = a,b\n      is the same for all runs of a sweep\n      type: output_root=<one folder>"]),
+    "output folders as an axis": (["check", "-m", "output_root='a','b'"], ["output_root = 'a','b'\n      is the same for all runs of a sweep"]),
+    "another primary config": (["check", "--config-name", "foo"], ["1 problem", "--config-name = foo\n      can't be replaced: each command has its own config\n      type: experiment=foo"]),
+    "a package that nothing prints": (["check", "--package", "optim"], ["--package = optim\n      changes what --cfg prints\n      type: --cfg job --package optim"]),
+    "callbacks of Hydra": (["check", "hydra.callbacks={a:{b:c}}"], ["1 problem", "hydra.callbacks = {a:{b:c}}\n      can't be set: Hydra would call what it names"]),
+    "an added callback of Hydra": (["check", "+hydra.callbacks.a._target_=x"], ["hydra.callbacks.a._target_ = x\n      can't be set: Hydra would call what it names\n      type: plugins=<your folder> callback=<name>"]),
+    "folders of Hydra": (["check", "hydra.sweep.dir=zzz", "hydra.run.dir=zzz", "hydra.output_subdir=zzz", "optim.lr=x"], ["4 problems", "hydra.sweep.dir = zzz\n      can't be set: results go to output_root\n      type: output_root=<folder>", "hydra.run.dir", "hydra.output_subdir", "optim.lr = x"]),
+    "too few updates": (["verify-resume", "--updates", "-4"], ["--updates = -4\n      must be at least 3"]),
+    "a key that a token is read into": (["check", "tracking=wandb", "tracking.wandb.project=hf_" + "a" * 34], ["tracking.wandb.project = (hidden)", "type: wandb login   or   export WANDB_API_KEY=<your key>"]),
+    "an output folder with a very long name": (["check", f"output_root=x/{'a' * 300}"], ["alignlab: 1 problem", "output_root = aaaaaaaaaaaaaaaaaaaa...\n      is too long for the name of a folder\n      type: output_root=outputs"]),
 }  # fmt: skip
 
 
@@ -136,7 +163,24 @@ def test_message(case: str, alignlab: Run, tmp_path: Path) -> None:
     for text in expected:
         assert text in result.err
     assert "Traceback" not in result.err
+    assert "Error executing job" not in result.err
     assert list(tmp_path.iterdir()) == [], "nothing may be written"
+
+
+@pytest.mark.slow
+def test_a_limit_of_file_sizes_says_what_to_do(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*args: Any, **facts: Any) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(RunDir, "start", start)
+    result = alignlab("train", "experiment=lab_dpo", "model.parent=null", "trainer.max_steps=2", "tracking=none")
+    assert result.code == 2
+    assert "Error executing job" not in result.err
+    assert result.err.startswith("alignlab: outputs/runs/dpo-")
+    assert (
+        "can't be written: a file would be larger than the limit of this shell\n  type: ulimit -f unlimited"
+        in result.err
+    )
 
 
 def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:

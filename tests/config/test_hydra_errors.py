@@ -30,7 +30,7 @@ parser = OverridesParser.create()
         ("data.path='a.jsonl", "the quote ' is not closed", "'data.path=\"'\"'\"'a.jsonl\"'"),
         ('data.path="', 'the quote " is not closed', '\'data.path="\\""\''),
         ("data.path=[a=b]", "entries that hold = need quotes", "'data.path=[\"a=b\"]'"),
-        ("seed=[1,,2]", "a bracket, a comma or a quote is not expected there", "'seed=\"[1,,2]\"'"),
+        ("seed=[1,,2]", "a value is missing beside a comma", "'seed=[1,2]'"),
         ("objective beta=1", 'no key has the character " "', "key=value"),
         ("run=<run>", "<run> stands for a value of yours; type the value in its place", "run=..."),
         ("a={<word>: true}", "<word> stands for a value of yours; type the value in its place", "a=..."),

@@ -80,21 +80,6 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
     return Grid(jobs, axes, [*problems, *found, *more])
 
 
-def given_twice(typed: Sequence[Override]) -> list[Problem]:
-    """Problems of axes whose key was typed more than once: one of the settings would be passed over.
-
-    typed: parsed overrides of a command line, without the axes of a preset.
-    """
-    words: dict[str, list[Override]] = {}
-    for override in typed:
-        words.setdefault(str(override.get_key_element()), []).append(override)
-    return [
-        Problem(key, None, f"is given twice: {' '.join(str(o.input_line) for o in same)}; leave one of them out")
-        for key, same in words.items()
-        if len(same) > 1 and any(o.is_sweep_override() for o in same)
-    ]
-
-
 def _size(settings: Mapping[str, Sequence[str]], groups: Sequence[Sequence[str]]) -> int:
     """The number of combinations, before they are made."""
     followers = {key for group in groups for key in group[1:]}

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from alignlab.config.axes import given_twice, grid
+from alignlab.config.axes import grid
 from alignlab.config.composer import COMPOSE_ERRORS, Composer
 from alignlab.config.hydra_errors import unreadable
 from alignlab.config.points import of_chosen, plan_points
@@ -34,7 +34,6 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
             problems.append(unreadable(text))
     if not many and not any(o.key_or_group == "sweep" for o in parsed):
         problems += [_needs_m(o) for o in parsed if o.is_sweep_override()]
-    problems += given_twice(parsed)
     preset, zipped, excluded = _preset(composer, parsed)
     listed = [
         o for o in (*preset, *parsed) if not o.is_interval_sweep()

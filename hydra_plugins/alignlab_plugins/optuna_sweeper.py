@@ -73,7 +73,6 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         # Imported here, because Hydra imports this module in every Hydra application of the environment.
-        from alignlab.config.axes import given_twice
         from alignlab.config.composer import Composer
         from alignlab.sweep.search import Axis, Options, Search
 
@@ -85,9 +84,7 @@ class OptunaSweeper(Sweeper):
         last = {str(o.get_key_element()): o for o in typed}  # of two overrides with the same key the later one counts
         swept = {key: o for key, o in last.items() if o.is_sweep_override()}
         fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
-        problems = given_twice(typed[len(self.params) :])
-        if not swept:
-            problems.append(Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'"))
+        problems = [] if swept else [Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'")]
         for name in ("zip", "exclude"):
             if self.config.sweep[name]:
                 text = "is for grids: a search samples each axis on its own"

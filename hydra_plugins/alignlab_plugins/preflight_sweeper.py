@@ -55,17 +55,15 @@ class PreflightSweeper(Sweeper):
         assert self.config is not None
         assert self.launcher is not None
         # Imported here, because Hydra imports this module in every Hydra application of the environment.
-        from alignlab.config.axes import given_twice, grid
+        from alignlab.config.axes import grid
         from alignlab.config.composer import Composer
         from alignlab.config.plan import require_reachable
         from alignlab.config.points import plan_points, unique
 
         hydra = self.config.hydra
         composer = Composer(self.loader, hydra.job.config_name, hydra.overrides.hydra)
-        typed = [composer.parse(text) for text in arguments]
-        preset_axes = [composer.parse(f"{key}={values}") for key, values in self.params.items()]
-        points = grid([*preset_axes, *typed], self.config.sweep.zip, self.config.sweep.exclude)
-        points.problems.extend(given_twice(typed))
+        given = [composer.parse(text) for text in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)]
+        points = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
         preset = hydra.runtime.choices.get("sweep")
         if preset and not self.params and not points.axes:
             points.problems.append(

@@ -140,8 +140,6 @@ CASES = {
     "a list of seeds": (["check", "seed=[1,2]"], ["1 problem", "seed = [1,2]\n      must be a whole number; several values need -m\n      type: seed=...   or   -m seed=1,2"]),
     "an axis with an empty value": (["check", "-m", "seed=1,,2", "optim.lr=0.1,"], ["2 problems", "seed=1,,2\n      can't be read: a value is missing beside a comma\n      type: seed=1,2\n", "type: optim.lr=0.1\n"]),
     "a list with an empty value": (["check", "judge=[human,,gold]"], ["a value is missing beside a comma\n      type: 'judge=[human,gold]'"]),
-    "an axis that is given twice": (["check", "seed=1", "-m", "seed=1,2"], ["1 problem", "seed\n      is given twice: seed=1 seed=1,2; leave one of them out"]),
-    "an axis that is given twice, beside another mistake": (["check", "seed=1", "-m", "seed=1,2", "optim.lr=x"], ["2 problems", "is given twice", "optim.lr = x"]),
     "several output folders": (["check", "-m", "seed=1,2", "output_root=a,b"], ["1 problem", "output_root = a,b\n      is the same for all runs of a sweep\n      type: output_root=<one folder>"]),
     "output folders as an axis": (["check", "-m", "output_root='a','b'"], ["output_root = 'a','b'\n      is the same for all runs of a sweep"]),
     "another primary config": (["check", "--config-name", "foo"], ["1 problem", "--config-name = foo\n      can't be replaced: each command has its own config\n      type: experiment=foo"]),

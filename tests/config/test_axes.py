@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from alignlab.config.axes import Grid, given_twice, grid
+from alignlab.config.axes import Grid, grid
 from alignlab.config.composer import Composer, without_hydra
 from alignlab.config.plan import plan
 from alignlab.config.points import plan_points
@@ -40,13 +40,6 @@ def test_of_two_settings_of_a_key_the_later_one_counts() -> None:
     found = asked(["a=1,2", "b=1,2", "a=7"])
     assert found.axes == ["b"]
     assert [sorted(job) for job in found.jobs] == [["a=7", "b=1"], ["a=7", "b=2"]]
-
-
-def test_an_axis_must_not_be_typed_twice() -> None:
-    typed = ["a=1,2", "b=1", "b=2", "c=1", "c=1,2", "a=3,4"]
-    found = given_twice(OverridesParser.create().parse_overrides(typed))
-    assert [problem.key for problem in found] == ["a", "c"]
-    assert found[0].allowed == "is given twice: a=1,2 a=3,4; leave one of them out"
 
 
 def test_a_range_has_the_numbers_that_would_be_typed() -> None:

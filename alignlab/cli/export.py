@@ -110,6 +110,7 @@ def _export(name: str, folder: str, flags: argparse.Namespace, options: Options)
         title=flags.repo,
         base=flags.base,
         dtype=flags.dtype,
+        upload=f"--to hub --repo {flags.repo}{' --dry-run' * flags.dry_run}" if flags.to == "hub" else "",
         overwrite=flags.overwrite,
         output_root=options.output_root,
         trust_remote_code=options.trust_remote_code,

@@ -17,6 +17,7 @@ from alignlab.resources.gpus import GPUS
 from alignlab.spelling import correct_spelling, counted
 
 if TYPE_CHECKING:
+    from alignlab.config.schemas import Train
     from alignlab.resources.estimate import Estimate, Machine, Range
 
 _HELP = f"""usage: alignlab plan [key=value ...] [flags]
@@ -75,6 +76,8 @@ def _task(config: DictConfig) -> None:
     from alignlab.resources.estimate import Machine, estimate
 
     made = plan(config, HydraConfig.get().overrides.task, PreflightCache(files=False))
+    if problems := list(_problems_with(made.train)):
+        raise ConfigError(problems)
     trainer, own = made.train.trainer, "fsdp" if made.train.strategy.shards else "ddp"
     machine = Machine(GPUS[_flags.gpu], _flags.devices or trainer.devices * trainer.nodes, _flags.strategy or own)
     runs = [estimate(run, machine, prompt=_flags.prompt, answer=_flags.answer) for run in made.chain()]
@@ -100,6 +103,17 @@ def _problems() -> Iterator[Problem]:
         value = getattr(_flags, name)
         if value is not None and value < 1:
             yield Problem(f"--{name}", value, "must be at least 1", f"--{name} {example}")
+
+
+def _problems_with(train: Train) -> Iterator[Problem]:
+    """Problems of --devices and --strategy with a run, as `train` would have them with trainer.devices and strategy."""
+    rows, devices = train.trainer.batch_size, _flags.devices or 1
+    if rows % devices:
+        text = f"trainer.batch_size={rows} must be a multiple of the number of devices"
+        yield Problem("--devices", devices, text, f"trainer.batch_size={max(1, round(rows / devices)) * devices}")
+    if _flags.strategy == "fsdp" and not (train.model.trainable and train.optim.works_on_parts):
+        text = "can't divide weights of 4 bits, nor train with optim=adamw_8bit"
+        yield Problem("--strategy", _flags.strategy, text, "--strategy ddp")
 
 
 def _lines(run: Estimate) -> Iterator[str]:
@@ -135,11 +149,15 @@ def _lines(run: Estimate) -> Iterator[str]:
 
 
 def _changes(run: Estimate) -> Iterator[str]:
+    rows = run.setup.rows * run.machine.devices  # of an update
     if run.needed is None:
-        yield "  no number of devices holds it as it is: a single row is too large"
-    else:
+        yield "  no number of devices holds it as it is"
+    elif rows % run.needed == 0:
         how = f"trainer.devices={run.needed} strategy=fsdp"
         yield f"  as it is, it fits on {_devices(run.needed)} that share the weights ({how})"
+    else:
+        how = f"trainer.devices={run.needed} strategy=fsdp trainer.batch_size={run.needed}"
+        yield f"  with a larger batch, it fits on {_devices(run.needed)} that share the weights ({how})"
     if run.advice:
         yield "  or change, one after another:"
         for one in run.advice:

@@ -50,6 +50,7 @@ class Request:
     title:     name of the repository that it is written for, in the model card; empty takes the folder's name.
     base:      hub name that an adapter names as its base; empty keeps the recorded one.
     dtype:     type of the weights; empty keeps the run's.
+    upload:    words that upload the folder afterwards; empty if it is not uploaded.
     overwrite: replace a folder that an earlier export wrote.
     """
 
@@ -59,6 +60,7 @@ class Request:
     title: str = ""
     base: str = ""
     dtype: str = ""
+    upload: str = ""
     overwrite: bool = False
     output_root: str = "outputs"
     trust_remote_code: bool = False
@@ -213,8 +215,8 @@ def _problems_of_folder(folder: Path, request: Request) -> Iterator[Problem]:
     elif not is_exported(folder):
         yield Problem("folder", str(folder), "exists, and no export wrote it; name another folder")
     elif not request.overwrite:
-        upload = f"alignlab export {shlex.quote(str(folder))} --to hub --repo {request.title}   or   "
-        hint = f"{upload if request.title else ''}--overwrite, or another folder"
+        upload = f"alignlab export {shlex.quote(str(folder))} {request.upload}   or   "
+        hint = f"{upload if request.upload else ''}--overwrite, or another folder"
         yield Problem("folder", str(folder), "exists already", hint)
 
 

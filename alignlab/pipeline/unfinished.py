@@ -59,7 +59,11 @@ def differences(record: Mapping[str, Any], plan: Plan) -> list[str]:
 
 def _differences(record: Mapping[str, Any], plan: Plan) -> Iterator[str]:
     kinds, new_kinds = record.get("kinds") or {}, plan.kinds
-    changed = [group for group in new_kinds if group in kinds and kinds[group] != new_kinds[group]]
+    changed = [
+        group
+        for group in new_kinds
+        if group in kinds and kinds[group] != new_kinds[group] and group not in keys_outside_id()
+    ]
     for group in changed:
         yield f"{group}: {kinds[group]} -> {new_kinds[group]}"
     old, new = flatten(record.get("config") or {}), flatten(plan.config)

@@ -61,11 +61,14 @@ def advice_for(setup: Setup, limit: float, *, devices: int = 1, strategy: str = 
 
 
 def devices_for(setup: Setup, limit: float, strategy: str = "fsdp") -> int | None:
-    """The smallest power of two of devices that hold the run; None if even very many do not.
+    """The smallest power of two of devices that hold the run.
 
+    None if even very many do not, or if `strategy=fsdp` can't share the weights out (4 bits, or 8-bit AdamW).
     The rows of an update are shared out, at least one for each device.
     """
     rows = setup.rows
+    if setup.quantized or not setup.optim.works_on_parts:
+        return None
     for power in range(int(math.log2(MOST_DEVICES)) + 1):
         devices = 2**power
         shared = replace(setup, rows=max(1, -(-rows // devices)))

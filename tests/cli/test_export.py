@@ -135,7 +135,7 @@ def test_a_dry_run_names_files_and_sizes(runs: Path, alignlab: Run) -> None:
     assert told.endswith("/me/thing (private, if it is new)")
     assert '"me/thing"' in (folder / "README.md").read_text(), "its code loads it from there"
     again = alignlab("export", LOW, "--to", "hub", "--repo", "me/thing", "--dry-run")
-    assert f"type: alignlab export {folder} --to hub --repo me/thing   or   --overwrite" in again.err
+    assert f"type: alignlab export {folder} --to hub --repo me/thing --dry-run   or   --overwrite" in again.err
     offline = alignlab("export", str(folder), "--to", "hub", "--repo", "me/thing")
     assert (offline.code, "nothing was uploaded to me/thing: HF_HUB_OFFLINE is set" in offline.err) == (2, True)
 

@@ -26,7 +26,12 @@ def test_a_run_that_does_not_fit(alignlab: Run) -> None:
     found = alignlab("plan", *words, "--gpu", "rtx4090").out
     weights = 4 * 8_030_261_248 / 2**30
     assert re.search(rf"weights +{weights:.2f}\n +gradients +{weights:.2f}\n +optimizer +{2 * weights:.2f}\n", found)
-    assert "does not fit on rtx4090 (24 GiB, 90 % for tensors)\n  as it is, it fits on 32 devices" in found
+    assert "does not fit on rtx4090 (24 GiB, 90 % for tensors)\n  with a larger batch, it fits on 32 devices" in found
+    assert "(trainer.devices=32 strategy=fsdp trainer.batch_size=32)" in found, "as `train` would accept it"
+    assert (
+        "\n  as it is, it fits on 32 devices"
+        in alignlab("plan", *words, "trainer.batch_size=64", "--gpu", "rtx4090").out
+    )
     (typed,) = re.findall(r"\n  type: (.*)\n", found)
     assert typed.split()[-1] in ("peft=lora", "peft=qlora")
     assert "1,000 updates (trainer.max_epochs decides their number)" in found
@@ -38,6 +43,15 @@ def test_runs_that_come_first_are_planned_too(alignlab: Run) -> None:
     assert (first["micro_batch"]["length"], second["micro_batch"]["length"]) == (512, 640)
     assert first["memory"]["weights"] == second["memory"]["weights"] == 4 * first["parameters"]
     assert (second["updates"], second["fits"], second["advice"], second["devices_needed"]) == (100, True, [], 1)
+
+
+def test_what_train_refuses_is_not_planned(alignlab: Run) -> None:
+    four_bits = ["model=llama3_1_8b", "data=ultrafeedback_binarized", "peft=qlora"]
+    assert "\n  no number of devices holds it" in alignlab("plan", *four_bits, "--gpu", "rtx4090").out
+    found = alignlab("plan", *four_bits, "--devices", "3", "--strategy", "fsdp")
+    assert found.code == 2
+    for said in ("2 problems", "type: trainer.batch_size=15", "can't divide weights of 4 bits", "type: --strategy ddp"):
+        assert said in found.err
 
 
 def test_mistakes(alignlab: Run) -> None:

@@ -30,7 +30,7 @@ def test_a_run_that_does_not_fit(alignlab: Run) -> None:
     assert "(trainer.devices=32 strategy=fsdp trainer.batch_size=32)" in found, "as `train` would accept it"
     assert (
         "\n  as it is, it fits on 32 devices"
-        in alignlab("plan", *words, "trainer.batch_size=64", "--gpu", "rtx4090").out
+        in alignlab("plan", *words, "trainer.batch_size=32", "--gpu", "rtx4090").out
     )
     (typed,) = re.findall(r"\n  type: (.*)\n", found)
     assert typed.split()[-1] in ("peft=lora", "peft=qlora")

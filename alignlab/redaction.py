@@ -22,7 +22,7 @@ _SECRET_TEXT = re.compile(
     r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?i:(?<=bearer )\S{8,})|\bwandb_v1_\w{20,}|"
     r"(?i:(?<=[?&]key=)[^&\s#]+|(?<=[?&]token=)[^&\s#]+)"
 )
-# A value after the name of a secret. A placeholder of a hint, such as <your key>, is none.
+# A value after the name of a secret. A placeholder of a hint, such as <your key>, is no such value.
 _ASSIGNED = re.compile(
     r"(?i)\b([\w.-]*(?:api[_-]?key|secret|passw(?:or)?d|access[_-]?key|(?:auth|access|hf|hub)[_-]?token)[\"']?"
     r"\s*[=:]\s*[\"']?)(?!<[a-z ]+>)([^\s\"',;&\]}]{4,})"

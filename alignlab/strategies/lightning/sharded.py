@@ -71,7 +71,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         state = torch.load(checkpoint_path, weights_only=True, map_location="cpu", mmap=True)
-        parts = read_parts(Path(checkpoint_path), state)
+        parts = read_parts(Path(checkpoint_path), state, verify=False)  # `updates_in` has verified them
         return with_parts(state, parts) if parts else state
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:

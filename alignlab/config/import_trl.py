@@ -26,7 +26,6 @@ from alignlab.spelling import as_typed, correct_spelling
 _WHERE = "this command; nothing was written"
 
 _MOST_BYTES = 1 << 24  # of a file
-_TWICE = "these keys are there twice: {}"
 
 # Trainer -> TRL's default learning rate.
 LEARNING_RATES = {
@@ -217,18 +216,19 @@ class _Yaml(yaml.SafeLoader):
     """Reads YAML, and refuses a key that a mapping has twice. YAML forbids it, and PyYAML takes the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ValueError(_TWICE.format(", ".join(twice)))
+        _refuse_twice([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"])
         return super().construct_mapping(node, deep)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON. Raises ValueError if it has a key twice."""
-    keys = [key for key, _ in pairs]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise ValueError(_TWICE.format(", ".join(twice)))
+    _refuse_twice([key for key, _ in pairs])
     return dict(pairs)
+
+
+def _refuse_twice(keys: Sequence[str]) -> None:
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"these keys are there twice: {', '.join(twice)}")
 
 
 def _strategy(arguments: Mapping[str, Any]) -> str:

@@ -78,7 +78,8 @@ def _task(config: DictConfig) -> None:
     made = plan(config, HydraConfig.get().overrides.task, PreflightCache(files=False))
     if problems := list(_problems_with(made.train)):
         raise ConfigError(problems)
-    trainer, own = made.train.trainer, "fsdp" if made.train.strategy.shards else "ddp"
+    trainer, strategy = made.train.trainer, made.train.strategy
+    own = "fsdp" if strategy.shards_weights else "zero2" if strategy.shards_optimizer else "ddp"
     machine = Machine(GPUS[_flags.gpu], _flags.devices or trainer.devices * trainer.nodes, _flags.strategy or own)
     runs = [estimate(run, machine, prompt=_flags.prompt, answer=_flags.answer) for run in made.chain()]
     if _flags.json:

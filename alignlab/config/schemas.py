@@ -515,7 +515,7 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("model.quantize", parts["model"].quantize, text, "peft=lora")
     if {"engine", "model", "data"} <= parts.keys():
         yield from _engine_problems(parts["engine"], parts["model"], parts["data"])
-    if {"strategy", "model", "optim", "engine"} <= parts.keys() and parts["strategy"].shards:
+    if {"strategy", "model", "optim", "engine"} <= parts.keys():
         yield from _sharding_problems(parts["strategy"], parts["model"], parts["optim"], parts["engine"])
     if {"optim", "trainer"} <= parts.keys():
         warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
@@ -538,15 +538,16 @@ def _engine_problems(engine: Engine, model: ModelSource, data: Source) -> Iterat
 
 
 def _sharding_problems(strategy: Strategy, model: ModelSource, optim: Optim, engine: Engine) -> Iterator[Problem]:
-    """Problems of parts that need whole weights, of which each process holds a part only."""
-    name = module_name(type(strategy))
-    if not model.trainable:
+    """Problems of parts that need whole weights, or a whole state of the optimizer, if processes hold parts of them."""
+    name, weights = module_name(type(strategy)), strategy.shards_weights
+    if weights and not model.trainable:
         text = "can't divide weights of 4 bits"
         yield Problem("strategy", name, text, "model.quantize=none   or   strategy=ddp")
-    if not optim.works_on_parts:
-        text = f"divides weights among the devices, and optim={module_name(type(optim))} needs whole ones"
+    if strategy.shards_optimizer and not optim.works_on_parts:
+        what = "weights" if weights else "the optimizer's state"
+        text = f"divides {what} among the devices, and optim={module_name(type(optim))} needs whole ones"
         yield Problem("strategy", name, text, "optim=adamw   or   strategy=ddp")
-    if not engine.exact:
+    if weights and not engine.exact:
         text = f"divides weights among the devices, and engine={module_name(type(engine))} needs whole ones"
         yield Problem("strategy", name, text, "engine=huggingface   or   strategy=ddp")
 

@@ -72,6 +72,11 @@ def gathered(root: nn.Module) -> Iterator[None]:
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor without its gradient. If it is sharded, all processes must call this together."""
+    if hasattr(tensor, "ds_id"):  # of DeepSpeed's ZeRO-3
+        from deepspeed import zero
+
+        with zero.GatheredParameters([tensor]):
+            return tensor.detach().clone()
     tensor = tensor.detach()
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)  # of sharded ones only
     return gather() if gather else tensor
@@ -101,7 +106,7 @@ def fill(model: Any, sharded: nn.Module, *, keep: bool) -> None:
     keep: whether this process keeps them. All processes must call this together.
     """
     weights = {}
-    for name, tensor in sharded.state_dict().items():
+    for name, tensor in sharded.state_dict(keep_vars=True).items():
         value = whole(tensor)
         if keep:
             weights[name] = value.cpu()

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from alignlab.data.collate import Batch, LabelledBatch, PairBatch, collate_labelled, collate_pairs, to_device
@@ -29,10 +28,9 @@ from alignlab.metrics.base import Metric
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import LiveReference, Reference
-from alignlab.models.sharding import gathered, shard, whole
 from alignlab.modules.answer_metrics import label_metrics, preference_metrics, without_rounding
-from alignlab.modules.distributed import gather, of_all, share, total
-from alignlab.modules.gradient import backward
+from alignlab.modules.distributed import gather, of_all, sharding_of, share, total
+from alignlab.modules.gradient import backward, clip_and_update
 from alignlab.modules.held_out_pairs import HeldOutPairs
 from alignlab.modules.validity import check_start, gradient_not_finite, non_finite
 from alignlab.objectives.base import Objective
@@ -96,7 +94,7 @@ class AlignmentModule(pl.LightningModule):
         self.last_metrics: dict[str, float] = {}  # of the latest update; empty if it is not logged
         self.samples: list[dict[str, Any]] = []  # answers of the latest update, to show to people
         self.rows_at_work: Sequence[Any] = ()  # of the latest update or evaluation
-        self.sharded = False  # whether each process holds a part of each weight only
+        self.divided = False  # whether each process holds a part of each weight only
         self._measured = True
         self._step_ended = 0.0
 
@@ -130,17 +128,14 @@ class AlignmentModule(pl.LightningModule):
     def finiteness_check(self, values: Any) -> Tensor:
         """[B] one number per example. It is finite if all values of the example are."""
 
-    def forward(self, compute: Callable[..., Made], *args: Any) -> Made:
+    def run(self, compute: Callable[..., Made], *args: Any) -> Made:
         """`compute(*args)`, for which sharded weights are gathered. All passes of an update or evaluation use this."""
-        return compute(*args)
+        sharding = sharding_of(self.trainer)
+        return sharding.run(compute, *args) if sharding else compute(*args)
 
-    def shard(self, device: torch.device) -> None:
-        """Shard the weights of the policy, and of the models beside it, over all processes."""
-        references = [one.model for one in self.references() if isinstance(one, LiveReference)]
-        # As submodules they belong to the root, whose forward pass gathers their embeddings and output layers too.
-        self.beside = nn.ModuleList(dict.fromkeys(model for model in references if model is not self.policy))
-        shard(self, [self.policy, *self.beside, *self.critics()], device)
-        self.sharded = True
+    def forward(self, compute: Callable[..., Made], *args: Any) -> Made:
+        """`compute(*args)`. Sharded weights are gathered for calls of a module (see `run`)."""
+        return compute(*args)
 
     def references(self) -> list[Reference | None]:
         """All references of this run."""
@@ -152,11 +147,17 @@ class AlignmentModule(pl.LightningModule):
 
     def gathered(self) -> AbstractContextManager[None]:
         """A context in which each process holds all weights. All processes enter it together."""
-        return gathered(self) if self.sharded else nullcontext()
+        sharding = sharding_of(self.trainer)
+        return sharding.gathered(self) if sharding else nullcontext()
 
     def configure_model(self) -> None:
-        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.sharded:
-            self.shard(self.trainer.strategy.root_device)
+        sharding = sharding_of(self.trainer)
+        if sharding and sharding.divides_weights and not self.divided:
+            references = [one.model for one in self.references() if isinstance(one, LiveReference)]
+            # As submodules they belong to the root, whose forward pass gathers their embeddings and output layers too.
+            self.beside = nn.ModuleList(dict.fromkeys(model for model in references if model is not self.policy))
+            sharding.divide(self, [self.policy, *self.beside, *self.critics()])
+            self.divided = True
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # rows of token ids stay; their micro-batches are moved later
@@ -183,10 +184,7 @@ class AlignmentModule(pl.LightningModule):
         if step == 0:
             self.check_start(means["loss"], values)
             means = self.without_rounding(means)
-        norm = self._clip(optimizer)
-        if not math.isfinite(norm):
-            raise gradient_not_finite(norm, step)
-        optimizer.step()
+        norm = self._update(optimizer, step)
         optimizer.zero_grad(set_to_none=True)
         schedule: Any = self.lr_schedulers()
         rate = schedule.get_last_lr()[0]
@@ -231,10 +229,10 @@ class AlignmentModule(pl.LightningModule):
         def see(batches: Sequence[Any], spare: Sequence[Any]) -> list[Any]:
             mean_count, values = self.mean_count(batches), []
             for batch in progress(batches, "evaluating"):
-                values.append(self(self.compute_logps, batch, mean_count))
+                values.append(self.run(self.compute_logps, batch, mean_count))
                 self.raise_if_not_finite(self.finiteness_check(values[-1]), batch.index, values[-1])
             for batch in spare:
-                self(self.compute_logps, batch, mean_count)
+                self.run(self.compute_logps, batch, mean_count)
             return values
 
         _, values = self.within_memory(rows, see)
@@ -255,16 +253,16 @@ class AlignmentModule(pl.LightningModule):
             return found
 
         def see_pairs(batches: Sequence[PairBatch], spare: Sequence[PairBatch]) -> list[PairLogps]:
-            seen = [PairLogps(*halves(self(logps, batch))) for batch in progress(batches, "evaluating pairs")]
+            seen = [PairLogps(*halves(self.run(logps, batch))) for batch in progress(batches, "evaluating pairs")]
             for batch in spare:
-                self(logps, batch)
+                self.run(logps, batch)
             return seen
 
         def see_labels(batches: Sequence[LabelledBatch], spare: Sequence[LabelledBatch]) -> list[LabelledLogps]:
             name = "evaluating labels"
-            seen = [LabelledLogps(self(logps, batch), batch.desirable) for batch in progress(batches, name)]
+            seen = [LabelledLogps(self.run(logps, batch), batch.desirable) for batch in progress(batches, name)]
             for batch in spare:
-                self(logps, batch)
+                self.run(logps, batch)
             return seen
 
         own = share(self.trainer, pairs.rows)
@@ -385,12 +383,12 @@ class AlignmentModule(pl.LightningModule):
     def _spare(self, rows: Sequence[Any], own: Sequence[Any], portions: MicroBatches) -> list[Any]:
         """Micro-batches that go through the model and do not count, so that all processes make the passes they need.
 
-        With sharded weights they make equally many. DDP needs one from a process that has no rows.
+        With sharding they make equally many. DDP needs one from a process that has no rows.
         """
         if self.trainer.world_size == 1:
             return []
         counts = of_all(self.trainer, len(own))
-        least = max(counts) if self.sharded else 1
+        least = max(counts) if sharding_of(self.trainer) else 1
         filler = own[0] if own else None
         if not all(counts):
             first = next(part[0] for part in of_all(self.trainer, list(rows[:1])) if part)
@@ -425,15 +423,17 @@ class AlignmentModule(pl.LightningModule):
         tokens = total(self.trainer, sum(batch.imitated_tokens for batch in batches))
         return tokens / total(self.trainer, sum(map(len, batches)))
 
-    def _clip(self, optimizer: Any) -> float:
-        """Clip the gradient to the 2-norm `clip`, if that is above 0. Returns the 2-norm before clipping."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        limit = self.clip if self.clip > 0 else float("inf")
-        if not self.sharded:
-            return float(nn.utils.clip_grad_norm_(parameters, limit))
-        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return float(norm)
+    def _update(self, optimizer: Any, step: int) -> float:
+        """Clip the gradient to the 2-norm `clip`, if that is above 0, and update the weights.
+
+        Returns the 2-norm before clipping. Raises NonFiniteError or DivergedError if it is not finite.
+        """
+        limit, sharding = self.clip if self.clip > 0 else math.inf, sharding_of(self.trainer)
+        update = sharding.update if sharding else clip_and_update
+        norm = update(optimizer, limit)
+        if not math.isfinite(norm):
+            raise gradient_not_finite(norm, step)
+        return norm
 
     def check_start(self, loss: float, values: Any) -> None:
         """Raise PolicyIsNotReferenceError if the policy does not equal its reference before the first update."""

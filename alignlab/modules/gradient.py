@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
@@ -25,7 +26,7 @@ class Differentiable(Protocol):
     objective: Objective
     seed: int
 
-    def __call__(self, compute: Callable[..., Made], *args: Any) -> Made: ...
+    def run(self, compute: Callable[..., Made], *args: Any) -> Made: ...
     @property
     def global_step(self) -> int: ...
     def with_gradient(self, batch: Any) -> Any: ...
@@ -120,6 +121,18 @@ def _coupled_micro_batches(
     return map_tensors(whole, torch.Tensor.detach)
 
 
+def clip_and_update(optimizer: Any, limit: float) -> float:
+    """Clip the gradient to the 2-norm `limit` and update the weights. Returns the 2-norm before clipping.
+
+    The weights stay as they are if it is not finite.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+    if math.isfinite(norm):
+        optimizer.step()
+    return norm
+
+
 def _finite_values(module: Differentiable, i: int, micro: Any, mean_count: float) -> Any:
     """`compute_logps` for the part of the i-th micro-batch that needs a gradient.
 
@@ -139,7 +152,7 @@ def _with_step_seed(
     """
     place = (module.seed * 1_000_003 + module.global_step) * 1_009 + i
     _seed(place * module.trainer.world_size + module.trainer.global_rank)
-    return module(compute, micro, mean_count)
+    return module.run(compute, micro, mean_count)
 
 
 def _seed(number: int) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from alignlab.checks import Checked
 from alignlab.errors import Problem
@@ -19,8 +19,15 @@ PATIENCE = timedelta(days=7)
 class Strategy(Checked, ABC):
     """Base of all strategies. They do not count in the id of a run, because they change no result beyond rounding."""
 
-    # Whether each process holds a part of the weights only.
-    shards: ClassVar[bool] = False
+    @property
+    def shards_weights(self) -> bool:
+        """Whether each process holds a part of each weight only."""
+        return False
+
+    @property
+    def shards_optimizer(self) -> bool:
+        """Whether each process holds a part of the optimizer's state only."""
+        return self.shards_weights
 
     def missing(self) -> Iterator[Problem]:
         """Yield a problem for each package that is not installed. This is checked before anything is loaded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from alignlab.errors import Problem
 from alignlab.strategies.base import PATIENCE, Strategy
@@ -22,7 +22,9 @@ class FSDP(Strategy):
 
     state_in_parts: bool = False
 
-    shards: ClassVar[bool] = True
+    @property
+    def shards_weights(self) -> bool:
+        return True
 
     def missing(self) -> Iterator[Problem]:
         import torch
@@ -33,6 +35,6 @@ class FSDP(Strategy):
             yield Problem("", "fsdp", text, "pip install --upgrade torch   or   strategy=ddp")
 
     def build(self) -> Any:
-        from alignlab.strategies.lightning.sharded import ShardedStrategy
+        from alignlab.strategies.lightning.fsdp import FSDP2Strategy
 
-        return ShardedStrategy(PATIENCE, in_parts=self.state_in_parts)
+        return FSDP2Strategy(PATIENCE, in_parts=self.state_in_parts)

@@ -99,7 +99,7 @@ def fit(
         ]
         trainer = make_trainer(config, run, callbacks, place, max_steps=config.trainer.max_steps)
         several = place.world > 1
-        shards = several and config.strategy.shards
+        shards = several and config.strategy.shards_weights
         if leads and done and not shards:
             make_whole(run)
         prepared = prepare(start, rows, trainer.strategy.root_device, shards=shards)
@@ -120,9 +120,10 @@ def fit(
             finally:
                 nonfinite.stop()
         module.to(trainer.strategy.root_device)
-        recorder.metrics.validate(trainer, module, data)
-        if whole is not None:
-            fill(whole, module.policy, keep=leads)
+        with lightning_quiet():
+            recorder.metrics.validate(trainer, module, data)
+            if whole is not None:
+                fill(whole, module.policy, keep=leads)
         policy = module.policy if whole is None else whole
         if not leads:
             return {}

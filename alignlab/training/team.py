@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from alignlab.errors import AlignlabError, ProcessError
 from alignlab.plugins import packed, unpacked
 from alignlab.runs.cores import CLAIMED
 from alignlab.strategies.base import PATIENCE
-from alignlab.strategies.place import Place, given_place
+from alignlab.strategies.place import Place, given_place, variables_set
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +251,18 @@ def connected(place: Place, store: Any, number: int, device: str) -> Iterator[No
         timeout=PATIENCE,
     )
     try:
-        yield
+        with variables_set({"LOCAL_RANK": str(place.local)}):  # DeepSpeed reads it in every pass
+            yield
     finally:
+        _disconnect()
+
+
+def _disconnect() -> None:
+    """End the process group. DeepSpeed has groups of its own in it, which it would use for the next task otherwise."""
+    deepspeed = sys.modules.get("deepspeed")
+    if deepspeed and deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()
+    else:
         dist.destroy_process_group()
 
 
@@ -273,18 +283,6 @@ def leave_late(seconds: float = 20.0) -> None:
         signal.signal(number, late)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # for the leader only, which saves the state
         signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def variables_set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block, unless they are set already."""
-    new = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 def _loopback() -> dict[str, str]:

@@ -16,13 +16,13 @@ from alignlab.errors import AlignlabError, ConfigError, NonFiniteError, Problem
 from alignlab.judges.base import Judge
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
-from alignlab.strategies.place import Place
+from alignlab.strategies.place import Place, variables_set
 from alignlab.training.attempt import reason_of
 from alignlab.training.fit import fit
 from alignlab.training.nonfinite import save_rows
 from alignlab.training.pruning import PruningThresholds
 from alignlab.training.setup import device_of
-from alignlab.training.team import Task, Team, own_team, present_team, variables_set
+from alignlab.training.team import Task, Team, own_team, present_team
 
 log = logging.getLogger(__name__)
 

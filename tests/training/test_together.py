@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ SHARDED = {
     "sampled evaluations": [*RUNS["lora"], "evaluation.every=2", "evaluation.at_end=true", "evaluation.prompts=2"],
 }
 STRATEGIES = {"ddp": RUNS, "fsdp": SHARDED}
+ZERO = {f"deepspeed strategy.stage={stage}": SHARDED for stage in (2, 3)}
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 # Rank 0 trains the runs of a file, one after another. The other process follows it.
 DRIVER = """
 import json, sys
@@ -128,11 +131,14 @@ def start_together(folder: Path, command: Sequence[str], variables: dict[int, di
     return [process.wait(timeout=600) for process in started]
 
 
-@pytest.mark.slow  # about three minutes of two cores
-def test_two_processes_of_torchrun_are_one(alignlab: CLI, tmp_path: Path) -> None:
+@pytest.mark.slow  # minutes of two cores
+@pytest.mark.parametrize("strategies", [STRATEGIES, pytest.param(ZERO, marks=needs_deepspeed)])
+def test_two_processes_of_torchrun_are_one(
+    strategies: dict[str, dict[str, list[str]]], alignlab: CLI, tmp_path: Path
+) -> None:
     runs = [
-        [*short(words), f"strategy={strategy}", f"output_root={tmp_path}/{strategy}/{i}"]
-        for strategy, own in STRATEGIES.items()
+        [*short(words), *f"strategy={strategy}".split(), f"output_root={tmp_path}/{strategy}/{i}"]
+        for strategy, own in strategies.items()
         for i, words in enumerate(own.values())
     ]
     (tmp_path / "runs.json").write_text(json.dumps(runs))
@@ -145,7 +151,7 @@ def test_two_processes_of_torchrun_are_one(alignlab: CLI, tmp_path: Path) -> Non
         assert result.code == 0, f"{name}: {result.err}"
         one = only_run(f"one/{i}")
         assert ("exact/kl" in one.record()["summary"]) == (name == "exact metrics")
-        for two in (only_run(f"{strategy}/{i}") for strategy, own in STRATEGIES.items() if name in own):
+        for two in (only_run(f"{strategy}/{i}") for strategy, own in strategies.items() if name in own):
             assert one.id == two.id, "devices and strategies do not count in the id"
             assert_same(one.path, two.path)
             assert {file.name for file in two.policy.iterdir()} == {file.name for file in one.policy.iterdir()}
@@ -182,12 +188,12 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, *(pytest.param(name, marks=needs_deepspeed) for name in ZERO)])
 def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
     strategy: str, alignlab: CLI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader notices it at once, the run has failed, nothing is left, and both kinds of resume are exact."""
-    two = ["trainer.devices=2", f"strategy={strategy}"]
+    two = ["trainer.devices=2", *f"strategy={strategy}".split()]
     assert alignlab("train", *LONG, "output_root=whole").code == 0
     began = 0.0
 

@@ -1,34 +1,57 @@
-"""Lightning's strategy for sharded weights, with training states that any number of processes can resume from."""
+"""FSDP2 by Lightning's strategy, with training states that any number of processes can resume from."""
 
 from __future__ import annotations
 
+import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alignlab.models.parts import FOLDER, divided, part_like, read_parts, save_part, with_parts
-from alignlab.models.sharding import shard_like, whole
+from alignlab.models.sharding import gathered, shard, shard_like, whole
+
+Made = TypeVar("Made")
 
 
-class ShardedStrategy(ModelParallelStrategy):
-    """The module shards its weights itself (`configure_model`).
-
-    Training states have whole tensors, by the same names and places as in one process. The first process writes them.
+class FSDP2Strategy(ModelParallelStrategy):
+    """Training states have whole tensors, by the same names and places as in one process. The first one writes them.
     With `in_parts`, each process writes the tensors that it holds (alignlab/models/parts.py).
 
     patience: how long a process waits for the others.
     """
 
+    divides_weights = True
+
     def __init__(self, patience: timedelta, *, in_parts: bool) -> None:
         super().__init__(save_distributed_checkpoint=False, timeout=patience)
         self._in_parts = in_parts
+
+    def divide(self, root: nn.Module, models: Sequence[Any]) -> None:
+        shard(root, models, self.root_device)
+
+    def run(self, compute: Callable[..., Made], *args: Any) -> Made:
+        assert self.lightning_module is not None
+        found: Made = self.lightning_module(compute, *args)
+        return found
+
+    def gathered(self, root: nn.Module) -> AbstractContextManager[None]:
+        return gathered(root)
+
+    def update(self, optimizer: Any, limit: float) -> float:
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = whole(nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None]))
+        nn.utils.clip_grads_with_norm_(weights, limit, norm)
+        if math.isfinite(norm):
+            optimizer.step()
+        return float(norm)
 
     @property
     def lightning_restore_optimizer(self) -> bool:

@@ -23,19 +23,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.hints import Hint, hint_for
+from alignlab.config.hints import Hint, hint_for, strategy_for
 from alignlab.config.hydra_errors import plain_cause
 from alignlab.config.preflight import accepts, unknown_key
 from alignlab.config.registry import GROUPS
 from alignlab.data.files import format_of
 from alignlab.errors import Problem
-from alignlab.spelling import as_typed, correct_option, correct_spelling
+from alignlab.spelling import as_typed, correct_option, correct_spelling, of_the_same_family
 
 # What composing raises for a bad override. omegaconf fails an assertion if a key is below one that is null.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
 # Group -> its option for any folder and any name on the hub, and the setting that names it.
 _PLACES = {"model": ("hub", "name"), "data": ("pairs", "path")}
+
+# Of a group with more options than this, only the nearest are named.
+_MANY = 12
 
 _FOUR_BITS = (
     "keeps weights in 4 bits, which only models from the hub or a folder can: model=hub and the presets of published "
@@ -220,10 +223,18 @@ class Composer:
             fix = f"{key}={choice} {key}.{setting}={words[0]}"
             return Problem(key, value, f"is a folder or a name on the hub, which {key}={choice} takes", fix)
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
+        if key == "strategy" and not guess and (fix := strategy_for(unknown[0], options)):
+            return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
+        near = of_the_same_family(unknown[0], options) if len(options) > _MANY else []
+        if near:
+            some = ", ".join(dict.fromkeys([guess, *near] if guess else near))
+            text = f"no such option; of {len(options)}, the nearest are: {some} (`alignlab train --help` shows all)"
+        else:
+            text = f"no such option; there are: {', '.join(options)}"
         fix = f"{key}={guess or '<one of these>'}"
         if not guess and key in (*GROUPS, "experiment"):
             fix += "   or, if it is a part of your own: plugins=<package or folder>"
-        return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
+        return Problem(key, value, text, fix)
 
     def _needs_option(self, group: str) -> bool:
         """Whether one option of a group must be chosen."""

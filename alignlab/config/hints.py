@@ -8,7 +8,7 @@ explains that in words and gives nothing to type.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -235,6 +235,29 @@ EXPLANATIONS = {
     "warmup_ratio": _WARMUP,
     "use_peft": "type peft=lora for an adapter",
 }
+
+
+# Strategies of Lightning, accelerate and others -> the settings that come nearest, of which the first that exist are
+# named. The words of stages 2 and 3 of ZeRO are those of DeepSpeed.
+_STRATEGIES = {
+    **dict.fromkeys(("zero2", "zero_2", "deepspeed_stage_2", "deepspeed_stage_2_offload"), ("deepspeed 2", "fsdp")),
+    **dict.fromkeys(("zero3", "zero_3", "deepspeed_stage_3", "deepspeed_stage_3_offload"), ("deepspeed 3", "fsdp")),
+    **dict.fromkeys(("zero", "zero1", "zero_1", "deepspeed", "deepspeed_stage_1"), ("deepspeed", "fsdp")),
+    **dict.fromkeys(("fsdp1", "fsdp2", "fsdp_native", "full_shard", "fully_shard", "hybrid_shard"), ("fsdp",)),
+    **dict.fromkeys(("dp", "ddp_spawn", "ddp_fork", "ddp_notebook", "distributed", "multi_gpu"), ("ddp",)),
+    "ddp_find_unused_parameters_false": ("ddp",),
+    "ddp_find_unused_parameters_true": ("ddp strategy.find_unused=true",),
+    **dict.fromkeys(("single_device", "none", "no"), ("auto",)),
+}
+
+
+def strategy_for(word: str, options: Collection[str]) -> str:
+    """What to type for the name that a strategy has in other software; empty if the name is unknown."""
+    for choice in _STRATEGIES.get(re.sub(r"\W+", "_", word.lower()), ()):
+        name, _, rest = choice.partition(" ")
+        if name in options:
+            return f"strategy={name} strategy.stage={rest}" if rest.isdigit() else f"strategy={choice}"
+    return ""
 
 
 # Objective -> why its objective.nll_weight is not TRL's cpo_alpha or rpo_alpha.

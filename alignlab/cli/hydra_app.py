@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -46,6 +47,8 @@ from alignlab.spelling import as_typed
 # Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected
 # in both forms.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
+
+log = logging.getLogger(__name__)
 
 # Hydra's state belongs to the process, so threads take turns.
 _ONE_AT_A_TIME = threading.RLock()
@@ -126,6 +129,7 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
         """
         try:
             _refuse_unused_preset()
+            _warn_of_unused_launcher()
             return task(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -232,6 +236,17 @@ def _refuse_unused_preset() -> None:
     if preset and hydra_config.mode != RunMode.MULTIRUN:
         raise ConfigError(
             [Problem("sweep", preset, "is a sweep, but --run asks for one run", "the same without --run")]
+        )
+
+
+def _warn_of_unused_launcher() -> None:
+    """Say that a launcher that starts points elsewhere has no part in a single run."""
+    hydra_config = HydraConfig.get()
+    launcher = hydra_config.runtime.choices.get("hydra/launcher")
+    if hydra_config.mode != RunMode.MULTIRUN and launcher in ("local", "ray", "slurm"):
+        log.warning(
+            "launcher=%s starts the points of a sweep (-m ... or sweep=<preset>); this is one run, which computes here",
+            launcher,
         )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 # Hydra has no public function that applies overrides to a composed config.
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.hints import Hint, hint_for, strategy_for
+from alignlab.config.hints import Hint, hint_for, of_other_options, strategy_for
 from alignlab.config.hydra_errors import plain_cause
 from alignlab.config.preflight import accepts, unknown_key
 from alignlab.config.registry import GROUPS
@@ -247,7 +248,7 @@ class Composer:
             parent, _, leaf = key.removeprefix("hydra.").rpartition(".")
             above = parent if parent.split(".")[0] in ("launcher", "sweeper") else f"hydra.{parent}".rstrip(".")
             if not (guess := correct_spelling(leaf, known)):
-                return Hint()
+                return Hint(of_other_options(parent, leaf, _stored(f"hydra/{parent}"), known))
             trial = copy.deepcopy(base)
             try:
                 OmegaConf.update(trial, f"hydra.{parent}.{guess}".replace("..", "."), override.value(), merge=False)
@@ -279,6 +280,16 @@ class Composer:
         present = known if not above else {str(name) for name in OmegaConf.select(base, above)}
         missing = unknown_key(lacking, sorted(present), None, self._hint(override, setting, base, known))
         return replace(missing, key=key, value=value)
+
+
+def _stored(group: str) -> dict[str, type]:
+    """option -> dataclass, for the launchers or sweepers that are registered."""
+    store = ConfigStore.instance()
+    if store.get_type(group) != ObjectType.GROUP:
+        return {}
+    found = {file.removesuffix(".yaml"): store.load(f"{group}/{file}").node for file in store.list(group)}
+    types = {option: OmegaConf.get_type(node) for option, node in found.items()}
+    return {option: cls for option, cls in types.items() if is_dataclass(cls)}
 
 
 def _sets_a_value(text: str) -> bool:

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, zip_longest
 from typing import Any
 
-
-# A part of a name with as many letters can be recognised without two more.
+# Two missing or added letters are accepted if the shorter word has at least this many.
 _LONG = 6
 
 

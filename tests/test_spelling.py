@@ -30,7 +30,7 @@ from alignlab.spelling import (
         ("max_epochs", ["max_steps"], ""),
         ("min_length", ["max_length"], ""),
         ("partion", ["partition", "position"], "partition"),
-        ("samples", ["samplers", "sampler"], "samplers"),
+        ("constrnt", ["constraint"], "constraint"),
         ("lengths", ["strength"], ""),
         ("beta3", ["beta1", "beta2"], ""),
         ("lr", ["r"], ""),

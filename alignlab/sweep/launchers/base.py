@@ -33,7 +33,7 @@ class PointLauncher(Launcher):
         """Raise ConfigError if this launcher can't run the points. It is called before anything starts."""
 
     def description(self, points: Sequence[RunTask]) -> str:
-        """What this launcher would start for the points, for `alignlab check`; empty if it runs them one by one here."""
+        """What this launcher would start, as `alignlab check` shows it; empty if there is nothing to say."""
         return ""
 
     @contextmanager

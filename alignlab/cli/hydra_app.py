@@ -48,6 +48,9 @@ from alignlab.spelling import as_typed
 # in both forms.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
+# Hydra's flags that `_parser` leaves out.
+_OTHER_FLAGS = ("--help", "--hydra-help", "--version", "--resolve", "--experimental-rerun")
+
 log = logging.getLogger(__name__)
 
 # Hydra's state belongs to the process, so threads take turns.
@@ -108,6 +111,8 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
     if {"--help", "-h"} & set(args):
         print(_help(config_name, args))
         return
+    unknown, args = _without_unknown_flags(args)
+    split += unknown
     if {"-m", "--multirun"} & set(argv):
         split += problems_of_folders(argv)
     if refused := {word: problem for word in argv if (problem := _refused_setting(word))}:
@@ -286,8 +291,34 @@ def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
     return found
 
 
+def _without_unknown_flags(args: Sequence[str]) -> tuple[list[Problem], list[str]]:
+    """(a problem for each flag that Hydra does not know, the arguments without these flags and their values).
+
+    Often such a flag is a setting with dashes, as other software has them.
+    """
+    unknown = [word for word in _parser().parse_known_args(args)[1] if word.startswith("--")]
+    problems, rest = list[Problem](), list[str]()
+    words = iter([*args, ""])
+    word = next(words)
+    for following in words:
+        name, equals, value = word.partition("=")
+        if word in unknown and not any(flag.startswith(name) for flag in _OTHER_FLAGS):
+            if not equals and following and not following.startswith("-") and "=" not in following:
+                value, following = following, next(words)
+            text = "no such flag; a setting is typed as key=value, without dashes"
+            problems.append(Problem(name, None, text, f"{name.lstrip('-').replace('-', '_')}={value or '...'}"))
+        else:
+            rest.append(word)
+        word = following
+    return problems, rest
+
+
 def _parse(args: Sequence[str]) -> argparse.Namespace:
     """The overrides, and Hydra's flags that take a value or ask for something else than one run."""
+    return _parser().parse_known_args(args)[0]
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--multirun", "-m", action="store_true")
@@ -297,7 +328,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--info", "-i", nargs="?", const=True, dest="other")
     for flags in (("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
         parser.add_argument(*flags)
-    return parser.parse_known_args(args)[0]
+    return parser
 
 
 def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:

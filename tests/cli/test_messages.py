@@ -74,6 +74,7 @@ CASES = {
     "another optimizer": (["train", "optim=sgd"], ["there are: adamw, adamw_8bit, rmsprop", "type: optim=<one of these>"]),
     "misspelt word": (["train", "optim.schedule=cosin"], ["optim.schedule = cosin", "type: optim.schedule=cosine"]),
     "another word": (["train", "optim.schedule=exponential"], ["constant, cosine, linear", "type: optim.schedule=<one of these>"]),
+    "setting with dashes": (["train", "--max-steps", "5", "seed=1", "--lr=1e-4"], ["2 problems", "--max-steps\n", "without dashes", "type: max_steps=5", "type: lr=1e-4"]),
     "another preset": (["train", "model=qwen3_8b_instruct"], ["the nearest are: qwen3_8b, qwen3_8b_base, ", "`alignlab train --help` shows all", "type: model=<one of these>"]),
     "key of another launcher": (["check", "launcher.partition=gpu"], ["launcher.partition is a setting of launcher=slurm, and not of the launcher of this run"]),
     "key of another engine": (["check", "engine.cache_gb=2"], ["engine.cache_gb is a setting of engine=vllm"]),

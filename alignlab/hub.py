@@ -58,7 +58,8 @@ def find(name: str, revision: str = "", kind: Kind = "model") -> Found:
         return Found(api.resolve_revision(name, repo_type=kind, revision=revision or None).resolved)
     except OfflineModeIsEnabled:
         return Found(
-            why=f"HF_HUB_OFFLINE is set, and the cache of the hub has no {where}", type_this=_download(name, kind)
+            why=f"HF_HUB_OFFLINE is set, and the cache of the hub has no {where}",
+            type_this=_download(name, revision, kind),
         )
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", 0)
@@ -68,7 +69,7 @@ def find(name: str, revision: str = "", kind: Kind = "model") -> Found:
         return Found(why=f"{api.endpoint} answers with status {status}, and the cache has no {where}")
     except Exception as error:  # of the many libraries below: no connection, no name server, a broken proxy
         text = f"{api.endpoint} can't be reached ({type(error).__name__}), and the cache of the hub has no {where}"
-        return Found(why=text, type_this="HF_ENDPOINT=<mirror>, or a folder in place of the name")
+        return Found(why=text, type_this=f"{_download(name, revision, kind)}   or   HF_ENDPOINT=<mirror>")
 
 
 def named(name: str, revision: str = "", kind: Kind = "model") -> str:
@@ -99,5 +100,11 @@ def snapshot(name: str, commit: str, kind: Kind) -> str:
         return ""
 
 
-def _download(name: str, kind: Kind) -> str:
-    return f"hf download {name}{' --repo-type dataset' if kind == 'dataset' else ''}   (where the hub can be reached)"
+def _download(name: str, revision: str, kind: Kind) -> str:
+    """What brings the files of a name to a machine that can't reach the hub."""
+    options = f"{' --repo-type dataset' if kind == 'dataset' else ''}{f' --revision {revision}' if revision else ''}"
+    setting = "model.name" if kind == "model" else "data.path"
+    return (
+        f"hf download {name}{options}   (where the hub can be reached), then here HF_HUB_CACHE=<a copy of that cache>"
+        f"   or   {setting}=<a folder>"
+    )

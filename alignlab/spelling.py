@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
+
+# Two missing or added letters are accepted if the shorter word has at least this many.
+_LONG = 6
 
 
 def correct_spelling(word: str, known: Iterable[str], *, least: int = 4) -> str:
@@ -16,18 +19,39 @@ def correct_spelling(word: str, known: Iterable[str], *, least: int = 4) -> str:
 
     The parts of a name are compared one by one, so `min_length` is not a misspelling of `max_length`. Two parts match
     if one letter is wrong, missing or added. In parts of fewer than `least` letters, only a doubled letter or two
-    swapped letters match. Digits must be the same.
+    swapped letters match. In long parts that begin alike, two letters may be missing or added (`partion`). Digits must
+    be the same.
     """
     names = list(dict.fromkeys(known))
     if other_case := [name for name in names if name.lower() == word.lower()]:
         return other_case[0]
     found = [name for name in names if _misspells(word, name, least)]
+    if not found:
+        found = [name for name in names if _lacks_two_letters(word, name)]
     return found[0] if len(found) == 1 else ""
 
 
 def correct_option(word: str, options: Iterable[str]) -> str:
     """Like `correct_spelling`, but stricter for short words: `gspo`, `gpo` and `grpo` are three different methods."""
     return correct_spelling(word, options, least=5 if len(word) < 6 else 4)
+
+
+def of_the_same_family(word: str, known: Iterable[str], *, most: int = 8) -> list[str]:
+    """The known names that begin with the same letters as `word`, those that share most of its parts first.
+
+    `qwen3_8b_instruct` has the letters `qwen`, and so has `qwen2_5_7b`. At most `most` names are returned.
+    """
+
+    def letters(name: str) -> str:
+        return re.sub(r"[^a-z].*", "", name.lower())
+
+    def others(name: str) -> tuple[int, int]:
+        mine, theirs = _parts(word), _parts(name)
+        shared = sum(part in mine for part in theirs)
+        return -shared, len(theirs) - shared
+
+    family = [name for name in dict.fromkeys(known) if letters(name) and letters(name) == letters(word)]
+    return sorted(family, key=others)[:most]
 
 
 def counted(number: int, noun: str) -> str:
@@ -94,6 +118,18 @@ def _misspells(word: str, name: str, least: int) -> bool:
         return word_parts == name_parts or len(word) > 5  # `rdpo` may mean r_dpo or robust DPO
     wrong = [(a, b) for a, b in zip(word_parts, name_parts, strict=False) if a != b]
     return len(word_parts) == len(name_parts) and len(wrong) <= 2 and all(_one_keystroke(a, b, least) for a, b in wrong)
+
+
+def _lacks_two_letters(word: str, name: str) -> bool:
+    """Whether two letters are missing or too many in one long part of a name, and the other parts are the same."""
+    pairs = [(a, b) for a, b in zip_longest(_parts(word), _parts(name), fillvalue="") if a != b]
+    if len(pairs) != 1:
+        return False
+    shorter, longer = sorted(pairs[0], key=len)
+    if len(shorter) < _LONG or len(longer) - len(shorter) != 2 or shorter[:2] != longer[:2]:
+        return False
+    letters = iter(longer)
+    return not re.search(r"\d", longer) and all(letter in letters for letter in shorter)  # a subsequence
 
 
 def _parts(name: str) -> list[str]:

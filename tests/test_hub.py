@@ -124,7 +124,9 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         (problem,) = Hub(name="org/model").unreachable()
         assert time.monotonic() - begun < 5
     assert "can't be reached (ReadTimeout), and the cache of the hub has no model org/model" in problem.allowed
-    assert problem.type_this == "HF_ENDPOINT=<mirror>, or a folder in place of the name"
+    assert problem.type_this.startswith("hf download org/model   (where the hub can be reached), ")
+    for said in ("HF_HUB_CACHE=<a copy of that cache>", "or   model.name=<a folder>", "or   HF_ENDPOINT=<mirror>"):
+        assert said in problem.type_this
 
 
 def test_paths_are_no_names(tmp_path: Path) -> None:

@@ -51,12 +51,12 @@ MINE = {
     "<folder of HH-RLHF>": "Anthropic/hh-rlhf",
     "my_rules:polite": "math:dist",
     "my_pairs.jsonl": "org/dataset",
-    "../shared/data/hh_rlhf": "Anthropic/hh-rlhf",
+    "data.path=data/hh_rlhf": "data.path=Anthropic/hh-rlhf",
 }
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 25
+    assert len(COMMANDS) == 26
     assert len(EVALUATIONS) == 8
 
 

@@ -8,7 +8,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from alignlab.config.registry import schemas
-from alignlab.spelling import as_typed, correct_option, correct_spelling, counted, for_shell, size_in_words
+from alignlab.spelling import (
+    as_typed,
+    correct_option,
+    correct_spelling,
+    counted,
+    for_shell,
+    of_the_same_family,
+    size_in_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +29,9 @@ from alignlab.spelling import as_typed, correct_option, correct_spelling, counte
         ("max_stpes", ["max_steps", "eval_every"], "max_steps"),
         ("max_epochs", ["max_steps"], ""),
         ("min_length", ["max_length"], ""),
+        ("partion", ["partition", "position"], "partition"),
+        ("constrnt", ["constraint"], "constraint"),
+        ("lengths", ["strength"], ""),
         ("beta3", ["beta1", "beta2"], ""),
         ("lr", ["r"], ""),
         ("sted", ["step", "stem"], ""),  # two words are equally near
@@ -43,6 +54,13 @@ def test_misspelt_objectives(word: str, expected: str) -> None:
 )
 def test_other_methods_are_no_misspellings(word: str) -> None:
     assert correct_option(word, schemas()["objective"]) == ""
+
+
+def test_names_of_the_same_family() -> None:
+    known = ["qwen3_14b", "qwen3_8b_base", "qwen3_8b", "qwen2_5_7b", "llama3_1_8b_instruct", "qwerty_8b"]
+    assert of_the_same_family("qwen3_8b_instruct", known) == ["qwen3_8b", "qwen3_8b_base", "qwen3_14b", "qwen2_5_7b"]
+    assert of_the_same_family("Qwen3-8B-Instruct", known, most=1) == ["qwen3_8b"]
+    assert of_the_same_family("phi4", known) == []
 
 
 @pytest.mark.parametrize(("number", "expected"), [(0, "0 points"), (1, "1 point"), (2, "2 points")])

@@ -21,10 +21,14 @@ _SPLITS = {"train": "training rows", "eval": "held-out rows"}
 _STYLES = {"error": "bold red", "warning": "yellow", "unchecked": "cyan"}
 
 
-def print_points(points: Sequence[CheckedPoint]) -> None:
-    """Print each point: its runs, its length and the remarks of its objective. Then print each audit once."""
+def print_points(points: Sequence[CheckedPoint], starts: str = "") -> None:
+    """Print each point: its runs, its length and the remarks of its objective. Then print each audit once.
+
+    starts: what the launcher would start; empty if there is nothing to say.
+    """
     out = console()
     audits: dict[str, AuditedRows] = {}
+    unchecked = 0
     for point in points:
         _print(out, f"{point.plan.id}  {shlex.join(point.overrides)}", "bold")
         for step in point.plan.chain():
@@ -36,14 +40,19 @@ def print_points(points: Sequence[CheckedPoint]) -> None:
                 _print(out, f"    {remark}")
             _findings(out, point.found.errors, point.found.warnings)
         if point.rows is None:
-            _print(out, "    the rows are made when the run starts and are not checked")
+            unchecked += 1
         else:
             audits[point.rows.key] = point.rows
+    if unchecked:
+        of_points = "" if len(points) == 1 else f" of {counted(unchecked, 'point')}"
+        _print(out, f"the rows{of_points} are made when the run starts and are not checked")
     for key, rows in audits.items():
         whose = [str(i) for i, point in enumerate(points) if point.rows is not None and point.rows.key == key]
         title = "data" if len(audits) == 1 else f"data of point{'s' * (len(whose) > 1)} {', '.join(whose)}"
         _print(out, title, "bold")
         _audit(out, rows)
+    if starts:
+        _print(out, starts)
 
 
 def _length(facts: Mapping[str, float | None]) -> Iterator[str]:

@@ -96,10 +96,11 @@ def _task(config: DictConfig) -> None:
     check_plans([plan(config, overrides)], [overrides])
 
 
-def check_plans(plans: Sequence[Plan], jobs: Sequence[Sequence[str]]) -> None:
+def check_plans(plans: Sequence[Plan], jobs: Sequence[Sequence[str]], *, starts: str = "") -> None:
     """Print what would run and what is in its data. Raises AuditError if the data has errors.
 
-    jobs: the overrides of each plan.
+    jobs:   the overrides of each plan.
+    starts: what the launcher would start; empty if there is nothing to say.
     """
     points = _checked(plans, jobs)
     audits = {point.rows.key: point.rows for point in points if point.rows}
@@ -113,7 +114,7 @@ def check_plans(plans: Sequence[Plan], jobs: Sequence[Sequence[str]]) -> None:
     else:
         from alignlab.cli.audit_text import print_points
 
-        print_points(points)
+        print_points(points, starts)
     errors = sum(len(rows.audit.errors) for rows in audits.values())
     errors += sum(len(point.found.errors) for point in points if point.found)
     if errors:

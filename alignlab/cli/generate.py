@@ -100,7 +100,8 @@ def _generate(name: str, prompts: str, file: str, options: Options) -> int:
     escaped = not file and sys.stdout.isatty()  # characters of answers must not control the terminal
     text = "".join(json.dumps(row, ensure_ascii=escaped) + "\n" for row in made.rows)
     skipped = f"; {counted(made.skipped, 'second turn')} not asked" if made.skipped else ""
-    told = f"{policy.name}: {counted(len(made.rows), 'answer')}, {made.ended} ended by themselves{skipped}"
+    ended = f"{made.ended} ended by {'itself' if made.ended == 1 else 'themselves'}"
+    told = f"{policy.name}: {counted(len(made.rows), 'answer')}, {ended}{skipped}"
     if not file:
         print(text, end="")
         print(told, file=sys.stderr)

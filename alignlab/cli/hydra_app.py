@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -46,6 +47,11 @@ from alignlab.spelling import as_typed
 # Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected
 # in both forms.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
+
+# Hydra's flags that `_parser` leaves out.
+_OTHER_FLAGS = ("--help", "--hydra-help", "--version", "--resolve", "--experimental-rerun")
+
+log = logging.getLogger(__name__)
 
 # Hydra's state belongs to the process, so threads take turns.
 _ONE_AT_A_TIME = threading.RLock()
@@ -105,6 +111,8 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
     if {"--help", "-h"} & set(args):
         print(_help(config_name, args))
         return
+    unknown, args = _without_unknown_flags(args)
+    split += unknown
     if {"-m", "--multirun"} & set(argv):
         split += problems_of_folders(argv)
     if refused := {word: problem for word in argv if (problem := _refused_setting(word))}:
@@ -126,6 +134,7 @@ def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Seq
         """
         try:
             _refuse_unused_preset()
+            _warn_of_unused_launcher()
             return task(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -235,6 +244,17 @@ def _refuse_unused_preset() -> None:
         )
 
 
+def _warn_of_unused_launcher() -> None:
+    """Say that a launcher that starts points elsewhere has no part in a single run."""
+    hydra_config = HydraConfig.get()
+    launcher = hydra_config.runtime.choices.get("hydra/launcher")
+    if hydra_config.mode != RunMode.MULTIRUN and launcher in ("local", "ray", "slurm"):
+        log.warning(
+            "launcher=%s starts the points of a sweep (-m ... or sweep=<preset>); this is one run, which computes here",
+            launcher,
+        )
+
+
 def _plain_group(arg: str) -> str:
     for group in ("launcher", "sweeper"):
         if arg.startswith((f"{group}=", f"{group}.")):
@@ -271,8 +291,34 @@ def _no_names(overrides: Sequence[str]) -> dict[str, Problem]:
     return found
 
 
+def _without_unknown_flags(args: Sequence[str]) -> tuple[list[Problem], list[str]]:
+    """(a problem for each flag that Hydra does not know, the arguments without these flags and their values).
+
+    Often such a flag is a setting with dashes, as other software has them.
+    """
+    unknown = [word for word in _parser().parse_known_args(args)[1] if word.startswith("--")]
+    problems, rest = list[Problem](), list[str]()
+    words = iter([*args, ""])
+    word = next(words)
+    for following in words:
+        name, equals, value = word.partition("=")
+        if word in unknown and not any(flag.startswith(name) for flag in _OTHER_FLAGS):
+            if not equals and following and not following.startswith("-") and "=" not in following:
+                value, following = following, next(words)
+            text = "no such flag; a setting is typed as key=value, without dashes"
+            problems.append(Problem(name, None, text, f"{name.lstrip('-').replace('-', '_')}={value or '...'}"))
+        else:
+            rest.append(word)
+        word = following
+    return problems, rest
+
+
 def _parse(args: Sequence[str]) -> argparse.Namespace:
     """The overrides, and Hydra's flags that take a value or ask for something else than one run."""
+    return _parser().parse_known_args(args)[0]
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--multirun", "-m", action="store_true")
@@ -282,7 +328,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--info", "-i", nargs="?", const=True, dest="other")
     for flags in (("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
         parser.add_argument(*flags)
-    return parser.parse_known_args(args)[0]
+    return parser
 
 
 def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -7,11 +7,13 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
+from alignlab.cli.refusal import print_error
 from alignlab.errors import ConfigError, Problem
 from alignlab.resources.gpus import GPUS
 from alignlab.spelling import correct_spelling, counted
@@ -31,9 +33,13 @@ estimates (docs/scale.md).
   --strategy NAME  how they share it: ddp, zero2 or fsdp (default: that of `strategy`; `train` has ddp and fsdp)
   --prompt N       tokens of a prompt (default: data.max_prompt_length)
   --answer N       tokens of an answer (default: what data.max_length leaves for it, or rollout.max_new_tokens)
-  --json           print one JSON document"""
+  --json           print one JSON document. Its parts memory, micro_batch, work and traffic are of one device.
+                   seconds_per_update is the same for each of them; tokens_per_second and gpu_hours are of all devices
+                   together. time_is_lower_bound is true for small models, whose time is at least the lower number"""
 
 STRATEGIES = ("ddp", "zero2", "fsdp")
+
+_FLAGS = ("--gpu", "--devices", "--strategy", "--prompt", "--answer", "--json")
 
 _flags = argparse.Namespace(gpu="h100", devices=None, strategy=None, prompt=None, answer=None, json=False)
 
@@ -56,6 +62,9 @@ def main(argv: Sequence[str]) -> int:
         _flags, words = parser.parse_known_args(argv)
     except SystemExit as stop:  # argparse has printed what is wrong
         return int(stop.code or 0)
+    if unknown := list(_unknown_flags(words)):
+        return print_error(ConfigError(unknown), words)
+    _flags.gpu = _flags.gpu.lower().replace("-", "_")
     many = [w for w in words if w in ("-m", "--multirun") or w.lstrip("+").startswith("sweep=")]
     if many:
         print(f"alignlab: plan is about one run; leave out: {' '.join(many)}")
@@ -74,6 +83,7 @@ def _task(config: DictConfig) -> None:
         raise ConfigError(problems)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its notices are about training
     from alignlab.resources.estimate import Machine, estimate
+    from alignlab.resources.work import Range
 
     made = plan(config, HydraConfig.get().overrides.task, PreflightCache(files=False))
     if problems := list(_problems_with(made.train)):
@@ -91,13 +101,26 @@ def _task(config: DictConfig) -> None:
         hours = [run.gpu_hours for run in runs if run.updates]
         if len(hours) == len(runs):
             low, high = sum(one.low for one in hours), sum(one.high for one in hours)
-            print(f"all {len(runs)} runs: {_number(low)} to {_number(high)} GPU hours")
+            known = f"at least {_number(low)}" if any(run.only_at_least for run in runs) else _range(Range(low, high))
+            print(f"all {len(runs)} runs: {known} GPU hours")
+
+
+def _unknown_flags(words: Sequence[str]) -> Iterator[Problem]:
+    """The problems of flags that resemble one of this verb. Others are left to Hydra."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        near = get_close_matches(name, _FLAGS, n=1, cutoff=0.75) if name.startswith("--") else []
+        if near:
+            value = value if equals or following.startswith("-") or "=" in following else following
+            yield Problem(name, None, f"no such flag; there are: {', '.join(_FLAGS)}", f"{near[0]} {value or '...'}")
 
 
 def _problems() -> Iterator[Problem]:
     if _flags.gpu not in GPUS:
-        guess = correct_spelling(_flags.gpu, GPUS)
-        yield Problem("--gpu", _flags.gpu, f"must be one of: {', '.join(GPUS)}", f"--gpu {guess or 'h100'}")
+        longer = [name for name in GPUS if name.startswith(_flags.gpu)]
+        near = longer or [guess for guess in [correct_spelling(_flags.gpu, GPUS)] if guess]
+        fix = "   or   ".join(f"--gpu {name}" for name in near)
+        yield Problem("--gpu", _flags.gpu, f"must be one of: {', '.join(GPUS)}", fix)
     if _flags.strategy not in (None, *STRATEGIES):
         yield Problem("--strategy", _flags.strategy, f"must be one of: {', '.join(STRATEGIES)}", "--strategy fsdp")
     for name, example in (("devices", 8), ("prompt", 384), ("answer", 128)):
@@ -132,6 +155,8 @@ def _lines(run: Estimate) -> Iterator[str]:
     )
     yield f"  a forward pass: {counted(setup.sequences, 'sequence')} of {setup.length} tokens"
     yield f"memory of a device at the peak, GiB ({_devices(machine.devices)}{_how(machine)}):"
+    if machine.devices == 1 and _flags.strategy:
+        yield f"  one device has no use for --strategy {_flags.strategy}; add --devices N to plan for several"
     for part in fields(memory):
         if value := getattr(memory, part.name):
             yield f"  {part.name:<12} {value / _GIB:9.2f}"
@@ -139,13 +164,33 @@ def _lines(run: Estimate) -> Iterator[str]:
     yield f"  {'total':<12} {memory.total / _GIB:9.2f}   {verdict} on {gpu.name} ({gpu.gib:g} GiB, 90 % for tensors)"
     if not run.fits:
         yield from _changes(run)
-    yield f"time of an update on {gpu.name}: {_range(run.seconds)} s; {_range(run.tokens_per_second)} tokens/s"
+    yield from _time(run)
+
+
+def _time(run: Estimate) -> Iterator[str]:
+    from alignlab.resources.estimate import SMALL
+
+    setup, machine = run.setup, run.machine
+    together = "" if machine.devices == 1 else f" on {_devices(machine.devices)} together"
     length = f"{run.updates:,} updates" if run.updates else "1,000 updates (trainer.max_epochs decides their number)"
-    yield f"  {length}: {_range(run.gpu_hours)} GPU hours"
+    if run.only_at_least:
+        yield f"time of an update on {machine.gpu.name}: at least {_number(run.seconds.low)} s"
+        yield f"  {length}: at least {_number(run.gpu_hours.low)} GPU hours"
+        yield (
+            f"  a model below {_short(SMALL)} parameters takes longer: the time to start kernels, which can be most of "
+            "it, is not counted"
+        )
+    else:
+        tokens = f"{_range(run.tokens_per_second)} tokens/s{together}"
+        yield f"time of an update on {machine.gpu.name}: {_range(run.seconds)} s; {tokens}"
+        yield f"  {length}: {_range(run.gpu_hours)} GPU hours"
+    if setup.batches_sampled == 1:
+        yield "  sampling reads all weights for each token; more devices do not shorten this part of the time"
     if machine.devices > 1:
+        speed = run.bytes_per_second.times(1e-9)
         yield (
             f"network: each device sends {_number(run.traffic / 1e9)} GB in an update, which takes as long as the "
-            f"computation at {_range(run.bytes_per_second.times(1e-9))} GB/s"
+            f"computation at {f'no more than {_number(speed.high)}' if run.only_at_least else _range(speed)} GB/s"
         )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 # Hydra has no public function that applies overrides to a composed config.
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,19 +24,22 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.hints import Hint, hint_for
+from alignlab.config.hints import Hint, hint_for, of_other_options, strategy_for
 from alignlab.config.hydra_errors import plain_cause
 from alignlab.config.preflight import accepts, unknown_key
 from alignlab.config.registry import GROUPS
 from alignlab.data.files import format_of
 from alignlab.errors import Problem
-from alignlab.spelling import as_typed, correct_option, correct_spelling
+from alignlab.spelling import as_typed, correct_option, correct_spelling, of_the_same_family
 
 # What composing raises for a bad override. omegaconf fails an assertion if a key is below one that is null.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
 # Group -> its option for any folder and any name on the hub, and the setting that names it.
 _PLACES = {"model": ("hub", "name"), "data": ("pairs", "path")}
+
+# Of a group with more options than this, only the nearest are named.
+_MANY = 12
 
 _FOUR_BITS = (
     "keeps weights in 4 bits, which only models from the hub or a folder can: model=hub and the presets of published "
@@ -220,10 +224,18 @@ class Composer:
             fix = f"{key}={choice} {key}.{setting}={words[0]}"
             return Problem(key, value, f"is a folder or a name on the hub, which {key}={choice} takes", fix)
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
+        if key == "strategy" and not guess and (fix := strategy_for(unknown[0], options)):
+            return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
+        near = of_the_same_family(unknown[0], options) if len(options) > _MANY else []
+        if near:
+            some = ", ".join(dict.fromkeys([guess, *near] if guess else near))
+            text = f"no such option; of {len(options)}, the nearest are: {some} (`alignlab train --help` shows all)"
+        else:
+            text = f"no such option; there are: {', '.join(options)}"
         fix = f"{key}={guess or '<one of these>'}"
         if not guess and key in (*GROUPS, "experiment"):
             fix += "   or, if it is a part of your own: plugins=<package or folder>"
-        return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
+        return Problem(key, value, text, fix)
 
     def _needs_option(self, group: str) -> bool:
         """Whether one option of a group must be chosen."""
@@ -236,7 +248,7 @@ class Composer:
             parent, _, leaf = key.removeprefix("hydra.").rpartition(".")
             above = parent if parent.split(".")[0] in ("launcher", "sweeper") else f"hydra.{parent}".rstrip(".")
             if not (guess := correct_spelling(leaf, known)):
-                return Hint()
+                return Hint(of_other_options(parent, leaf, _stored(f"hydra/{parent}"), known))
             trial = copy.deepcopy(base)
             try:
                 OmegaConf.update(trial, f"hydra.{parent}.{guess}".replace("..", "."), override.value(), merge=False)
@@ -268,6 +280,16 @@ class Composer:
         present = known if not above else {str(name) for name in OmegaConf.select(base, above)}
         missing = unknown_key(lacking, sorted(present), None, self._hint(override, setting, base, known))
         return replace(missing, key=key, value=value)
+
+
+def _stored(group: str) -> dict[str, type]:
+    """option -> dataclass, for the launchers or sweepers that are registered."""
+    store = ConfigStore.instance()
+    if store.get_type(group) != ObjectType.GROUP:
+        return {}
+    found = {file.removesuffix(".yaml"): store.load(f"{group}/{file}").node for file in store.list(group)}
+    types = {option: OmegaConf.get_type(node) for option, node in found.items()}
+    return {option: cls for option, cls in types.items() if is_dataclass(cls)}
 
 
 def _sets_a_value(text: str) -> bool:

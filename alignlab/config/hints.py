@@ -8,13 +8,13 @@ explains that in words and gives nothing to type.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.config.registry import schemas
+from alignlab.config.registry import NAMED_GROUPS, schemas
 from alignlab.spelling import correct_option, correct_spelling
 
 # Whether a config accepts settings, given as key -> value or group -> option.
@@ -237,6 +237,29 @@ EXPLANATIONS = {
 }
 
 
+# Strategies of Lightning, accelerate and others -> what comes nearest here, best first. The first whose option exists
+# is named. A number after the option is its stage (ZeRO).
+_STRATEGIES = {
+    **dict.fromkeys(("zero2", "zero_2", "deepspeed_stage_2", "deepspeed_stage_2_offload"), ("deepspeed 2", "fsdp")),
+    **dict.fromkeys(("zero3", "zero_3", "deepspeed_stage_3", "deepspeed_stage_3_offload"), ("deepspeed 3", "fsdp")),
+    **dict.fromkeys(("zero", "zero1", "zero_1", "deepspeed", "deepspeed_stage_1"), ("deepspeed", "fsdp")),
+    **dict.fromkeys(("fsdp1", "fsdp2", "fsdp_native", "full_shard", "fully_shard", "hybrid_shard"), ("fsdp",)),
+    **dict.fromkeys(("dp", "ddp_spawn", "ddp_fork", "ddp_notebook", "distributed", "multi_gpu"), ("ddp",)),
+    "ddp_find_unused_parameters_false": ("ddp",),
+    "ddp_find_unused_parameters_true": ("ddp strategy.find_unused=true",),
+    **dict.fromkeys(("single_device", "none", "no"), ("auto",)),
+}
+
+
+def strategy_for(word: str, options: Collection[str]) -> str:
+    """What to type for the name that a strategy has in other software; empty if the name is unknown."""
+    for choice in _STRATEGIES.get(re.sub(r"\W+", "_", word.lower()), ()):
+        name, _, rest = choice.partition(" ")
+        if name in options:
+            return f"strategy={name} strategy.stage={rest}" if rest.isdigit() else f"strategy={choice}"
+    return ""
+
+
 # Objective -> why its objective.nll_weight is not TRL's cpo_alpha or rpo_alpha.
 _OTHER_NLL_WEIGHT = {
     "cpo": f"{_NLL}, unless objective.dialect=trl1 is set, which has the NLL per token",
@@ -276,7 +299,9 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
         text_ = f"no such key; the strength of this objective is objective.{other_name}"
         return Hint(text_, _assignment({f"objective.{other_name}": value}, text, accepts))
     if not anywhere:
-        return Hint()
+        alone = parent in config and parent not in NAMED_GROUPS
+        has = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
+        return Hint(of_other_options(parent, leaf, schemas().get(parent, {}), has) if alone else "")
     found = [k for k in keys if k.rpartition(".")[2] == name and k.count(".") == 1]
     otherwise = EXPLANATIONS.get(name, "") if "trainer" in config and found != ["objective.kl_coef"] else ""
     if otherwise:
@@ -294,12 +319,22 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
 
 def _other_objective_hint(name: str, config: DictConfig) -> Hint:
     """The hint for a setting that only other objectives have."""
-    options = schemas()["objective"] if "objective" in config else {}
+    said = of_other_options("objective", name, schemas()["objective"]) if "objective" in config else ""
+    return Hint(f"no such key; {said}" if said else "")
+
+
+def of_other_options(group: str, name: str, options: Mapping[str, type], has: Iterable[str] | None = None) -> str:
+    """Which options of a group have a key that the chosen one lacks; empty if none has it.
+
+    options: option -> its dataclass.
+    has:     keys of the chosen option, which are listed first; None lists none.
+    """
     having = [option for option, schema in options.items() if name in (f.name for f in fields(schema))]
     if not having:
-        return Hint()
+        return ""
     some = ", ".join(having[:6]) + (" and others" if len(having) > 6 else "")
-    return Hint(f"no such key; objective.{name} is a setting of objective={some}, and not of the objective of this run")
+    first = "" if has is None else f"no such key; {group} has: {', '.join(sorted(has)) or 'nothing to set'}; "
+    return f"{first}{group}.{name} is a setting of {group}={some}, and not of the {group} of this run"
 
 
 def _strength_of(config: DictConfig) -> str:

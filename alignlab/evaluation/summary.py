@@ -96,11 +96,11 @@ def _kl(examples: Examples) -> dict[str, Estimate]:
 def _answers(examples: Examples, side: str) -> dict[str, Any]:
     texts, prompts, fixed = examples[f"{side}/answer"], examples["prompt_id"], examples.all_prompts
     ended = np.asarray(examples[f"{side}/ended"], dtype=np.float64)
+    lengths = {"tokens": examples[f"{side}/tokens"], "characters": [len(text) for text in texts]}
+    shares: dict[str, Any] = {"ended": ended, "repetition": [repetition(text) for text in texts]}
     found: dict[str, Any] = {
-        "tokens": asdict(mean_interval(examples[f"{side}/tokens"], prompts, all_clusters=fixed)),
-        "characters": asdict(mean_interval([len(text) for text in texts], prompts, all_clusters=fixed)),
-        "ended": asdict(score_interval(ended, None if fixed else prompts)),
-        "repetition": asdict(mean_interval([repetition(text) for text in texts], prompts, all_clusters=fixed)),
+        **{name: asdict(mean_interval(v, prompts, all_clusters=fixed, least=0.0)) for name, v in lengths.items()},
+        **{name: asdict(score_interval(v, None if fixed else prompts)) for name, v in shares.items()},
         "different": len({text.strip() for text in texts}),
         "distinct_1": distinct(texts, 1),
         "distinct_2": distinct(texts, 2),

@@ -97,6 +97,11 @@ def export(request: Request) -> Exported:
     return Exported(folder, left_out)
 
 
+def _named_by_user(about: Export, base: str) -> Export:
+    """The export with the base that the user named, if that is another than the config of the run names."""
+    return replace(about, base=base, recorded_base=about.base) if base not in ("", about.base) else about
+
+
 def sizes(folder: Path) -> dict[str, int]:
     """Name -> bytes of the files of a folder."""
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
@@ -259,7 +264,7 @@ def _adapter(request: Request, plan: Plan, folder: Path, title: str) -> list[str
     model, tokenizer = _loaded(request, plan)
     left_out = write_adapter(plan.run.policy, tokenizer, folder, base=request.base)
     about = _about(plan, "adapter", title, model, tokenizer)
-    _write_card(folder, plan, replace(about, base=request.base or about.base))
+    _write_card(folder, plan, _named_by_user(about, request.base))
     return left_out
 
 

@@ -173,9 +173,10 @@ def _attempt(
     """
     from alignlab.training.state import delete_unused_parts
     from alignlab.training.threads import threads_before, threads_for
-    from alignlab.training.together import fit_together
+    from alignlab.training.together import devices_of, fit_together
 
     before = threads_before(run) if done else None
+    devices = devices_of(record) if done and (record := run.record()) else ""
     changes = start_attempt(plan, run, group, overrides, done=done)
     processes = max(given_place().each, plan.train.trainer.devices)
     threads = threads_for([run], plan.train.model.parameters, before=before, processes=processes)
@@ -187,7 +188,9 @@ def _attempt(
             log_unfinished(plan, overrides, group)
         try:
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
-            outcome = fit_together(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
+            outcome = fit_together(
+                plan, run, group=group, done=done, thresholds=thresholds, judges=judges, before=devices
+            )
             run.end("done", keep=plan.train.trainer.kept, **outcome)
             delete_unused_parts(run)
         except BaseException as error:

@@ -36,13 +36,15 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     """A summary (alignlab/evaluation/summary.py) as text: a few lines and two tables, with intervals."""
     if "answers" not in summary:
         return _graded(summary["pairs"]) if "pairs" in summary else _benchmarks(summary["benchmarks"])
+    several = summary["prompts"] != 1 or summary.get("all_prompts", False)
     lines = [
         f"{counted(summary['rows'], 'answer')} to {counted(summary['prompts'], 'prompt')}; 95 % intervals "
         + (
             "over the answers, since these prompts are all that there are"
             if summary.get("all_prompts")
             else "over prompts"
-        ),
+        )
+        + ("" if several else "; means have no interval, because one prompt gives none"),
         "",
     ]
     lines += [f"{text}: {estimate_text(summary['kl'][name])}" for name, text in _KL.items() if name in summary["kl"]]
@@ -347,8 +349,11 @@ def _first(examples: Examples, sides: Sequence[str], row: int) -> str:
 
 
 def estimate_text(estimate: Mapping[str, float] | None, form: str = ".3f") -> str:
+    """`0.621 [0.580, 0.660]`: the value and its interval. Without an interval, the value alone."""
     if estimate is None:
         return ""
+    if all(estimate[end] is None or math.isnan(estimate[end]) for end in ("low", "high")):
+        return _number(estimate["value"], form)
     return f"{_number(estimate['value'], form)} [{_number(estimate['low'], form)}, {_number(estimate['high'], form)}]"
 
 

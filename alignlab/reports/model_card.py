@@ -38,7 +38,8 @@ class Export:
 
     form:       merged, adapter or gguf.
     name:       name of the folder, or of the repository on the hub.
-    base:       model that training started from, as the config names it.
+    base:       model that training started from, as the config or the user names it.
+    recorded_base: its name in the config, if the user gave another one (--base); empty otherwise.
     parameters: number of parameters of the whole model.
     dtype:      type of the weights.
     ends:       texts of the tokens that end an answer.
@@ -54,6 +55,7 @@ class Export:
     ends: tuple[str, ...] = ()
     is_reward_model: bool = False
     gguf: str = ""
+    recorded_base: str = ""
 
 
 def model_card(record: Record, run: RunDir, export: Export) -> str:
@@ -102,12 +104,20 @@ def command(record: Record) -> str:
 def _what(record: Record, export: Export, kind: str) -> str:
     what = "A reward model" if export.is_reward_model else "A policy"
     form = {"adapter": ", as a peft adapter", "gguf": ", as a GGUF file"}.get(export.form, "")
-    base = f"`{_code(_without_folders(export.base))}`"
+    base = f"`{_code(_without_folders(export.base))}`{_given(export, '`')}"
     version = _text(_mapping(record.get("versions")).get("alignlab")) or "of an unknown version"
     return (
         f"{what} that alignlab {markdown(version)} trained from {base} with the objective `{_code(kind)}`{form}. "
         f"Run `{_code(str(record['id']))}`, {export.parameters:,} parameters, {export.dtype}."
     )
+
+
+def _given(export: Export, quote: str = "") -> str:
+    """That the name of the base is the user's word for it; empty if the config of the run has it."""
+    if not export.recorded_base:
+        return ""
+    recorded = f"{quote}{_code(_without_folders(export.recorded_base))}{quote}"
+    return f" (as given by {quote}--base{quote} and not checked; the run's config names {recorded})"
 
 
 def _use(export: Export) -> Iterator[str]:
@@ -162,7 +172,7 @@ def _training(record: Record, config: Mapping[str, Any], export: Export) -> Iter
             yield row(name, f"{part['rows']}" + (f" (left out: {dropped})" if dropped else ""))
     if digest := rows.get("fingerprint"):
         yield row("digest of the data", digest)
-    yield row("started from", _without_folders(export.base))
+    yield row("started from", _without_folders(export.base) + _given(export))
     for name, value in (
         ("commit or digest of the base", _mapping(record.get("model")).get("fingerprint")),
         ("digest of the initial weights", _mapping(record.get("model")).get("reference_weights")),
@@ -195,7 +205,8 @@ def _measured(record: Record, run: RunDir) -> Iterator[str]:
         yield "Nothing was measured."
     for folder, found in _evaluations(record, run):
         yield f"Sampled answers (evaluation `{_code(folder.name)}`):"
-        yield fenced(redacted(summary_text(found)), 20_000)
+        measured = {name: part for name, part in found.items() if name != "health"}  # its verdict has a section
+        yield fenced(redacted(summary_text(measured)), 20_000)
 
 
 def _interval(summary: Mapping[str, Any], name: str, form: str) -> str:

@@ -15,6 +15,9 @@ from alignlab.resources.work import Range, Work, seconds_of, work_of
 
 GIB = 2**30
 
+# Below this number of parameters, seconds are a lower bound: the time to start kernels is not counted (docs/scale.md).
+SMALL = 10**9
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -68,6 +71,11 @@ class Estimate:
         return self.memory.total <= self.machine.limit
 
     @property
+    def only_at_least(self) -> bool:
+        """Whether the time is known from below only, because the model is small."""
+        return self.setup.shape.weights < SMALL
+
+    @property
     def tokens_per_second(self) -> Range:
         """Tokens of prompts and answers a second, over all devices."""
         tokens = self.work.tokens * self.machine.devices
@@ -84,7 +92,10 @@ class Estimate:
         return self.seconds.times(self.machine.devices * (self.updates or 1000) / 3600)
 
     def record(self) -> dict[str, Any]:
-        """The estimate in plain containers, for JSON: bytes, seconds, hours, operations."""
+        """The estimate in plain containers, for JSON: bytes, seconds, hours, operations.
+
+        Memory, micro-batch, work and traffic are of one device; tokens per second and hours of all devices together.
+        """
         setup = self.setup
         return {
             "id": self.id,
@@ -104,6 +115,7 @@ class Estimate:
                 for one in self.advice
             ],
             "work": asdict(self.work),
+            "time_is_lower_bound": self.only_at_least,
             "seconds_per_update": asdict(self.seconds),
             "tokens_per_second": asdict(self.tokens_per_second),
             "traffic": self.traffic,

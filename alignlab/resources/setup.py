@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -51,8 +52,9 @@ class Setup:
     reference:     none, cached, adapter_off or copy.
     needs_live:    whether the objective needs the reference model itself, so that stored log-probabilities can't serve.
     scores:        whether the model is a reward model, which has no output layer.
-    sampled:       answers that are sampled at a time; 0 if the objective samples none.
-    rollouts:      answers that are sampled for an update, on average.
+    sampled:       answers that a device samples at a time; 0 if the objective samples none.
+    rollouts:      answers that a device samples for an update, on average.
+    reuse:         number of updates that use a batch of rollouts.
     critic:        head, network, or empty.
     reward_model:  whether a reward model of the policy's size is in memory.
     """
@@ -78,6 +80,7 @@ class Setup:
     scores: bool = False
     sampled: int = 0
     rollouts: float = 0.0
+    reuse: int = 1
     critic: str = ""
     reward_model: bool = False
 
@@ -150,6 +153,11 @@ class Setup:
         return self.prompt + self.answer * (self.answers if self.packed else 1)
 
     @property
+    def batches_sampled(self) -> int:
+        """Batches in which a device samples its answers of a batch of rollouts; 0 if the objective samples none."""
+        return math.ceil(self.rollouts * self.reuse / self.sampled) if self.sampled else 0
+
+    @property
     def predicted(self) -> int:
         """Answer tokens of a micro-batch, for each of which there are logits."""
         return self.micro * self.answers * self.answer
@@ -178,6 +186,7 @@ def setup_of(
     answers = {"pairs": 2, "rankings": _RANKED, "rollouts": samples}.get(needs.data, 1)
     attention = str(getattr(train.model, "attention", ""))
     split = trainer.layout != "plain" and is_known(class_of(config))
+    own = -(-trainer.batch_size * rollout.minibatches // devices) * samples if needs.online else 0
     found = Setup(
         config=config,
         adapter=train.peft,
@@ -198,8 +207,9 @@ def setup_of(
         reference=train.reference_kind,
         needs_live=needs.live_reference,
         scores=needs.data == "rankings",
-        sampled=min(rollout.batch_size, trainer.batch_size * rollout.minibatches * samples) if needs.online else 0,
-        rollouts=trainer.batch_size * samples / rollout.epochs if needs.online else 0.0,
+        sampled=min(rollout.batch_size, own),
+        rollouts=own / rollout.updates,
+        reuse=rollout.updates,
         critic=needs.critic,
         reward_model=plan.reward is not None or bool(train.reward is not None and train.reward.weights),
     )

@@ -32,7 +32,7 @@ class Work:
     training: of forward and backward passes.
     scoring:  of passes without gradient: the live reference, and log-probabilities and rewards of sampled answers.
     sampling: of sampling answers.
-    steps:    passes in which one token of each sampled answer is computed.
+    steps:    passes in which one token of each sampled answer is computed, on average.
     tokens:   tokens that are trained on: prompts and answers, a prompt once for each answer.
     """
 
@@ -79,7 +79,7 @@ def work_of(setup: Setup) -> Work:
         each = 2 * setup.shape.linear
         scoring = seen * each * (1 + setup.reward_model + (setup.critic == "network")) / rows
         sampling = seen * each + 2 * setup.shape.head * setup.rollouts * setup.answer
-        steps = setup.answer * -(-setup.rollouts // setup.sampled)
+        steps = setup.answer * setup.batches_sampled / setup.reuse
     tokens = setup.rows * setup.answers * (setup.prompt + setup.answer)
     return Work(rows * training, rows * scoring, sampling, steps, tokens)
 

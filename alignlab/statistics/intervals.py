@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -164,12 +164,16 @@ def mean_interval(
     *,
     level: float = 0.95,
     all_clusters: bool = False,
+    least: float = -math.inf,
 ) -> Estimate:
     """Mean over rows with Student's interval, mean ± t se. The bounds are NaN for fewer than two rows or clusters.
 
     Without clusters, se = s / √n. With clusters, se is that of a ratio of cluster sums. t has as many degrees of
     freedom as there are rows (or clusters), minus 1.
 
+    least: smallest possible value of a row, such as 0 for a number of tokens. The interval is cut there. The mean of
+           all rows that could be drawn is not smaller, so the interval holds it as often as before. For values in
+           [0, 1] use `score_interval`: it does not shrink to a point if all rows are 0.
     all_clusters: the clusters are all that there are, not a sample of them (the prompts of the lab). Then only the rows
                   of each cluster vary (`_stratified`). If a cluster has one row, its variance is not known, and the
                   interval is that of a sample of clusters, which is wider.
@@ -179,7 +183,8 @@ def mean_interval(
         return NOTHING
     codes, groups = cluster_codes(clusters, len(data))
     if all_clusters and np.bincount(codes).min() > 1:
-        return _stratified(data, codes, groups, level)
+        found = _stratified(data, codes, groups, level)
+        return replace(found, low=float(np.maximum(found.low, least)))
     mean, t = float(data.mean()), t_quantile(level, groups)
     if groups < 2:
         return Estimate(mean, float("nan"), float("nan"), float("nan"), groups)
@@ -189,7 +194,7 @@ def mean_interval(
     else:
         error = float(np.sqrt(_sum_variance(data - mean, codes, groups))) / len(data)
         half = t * error
-    return Estimate(mean, error, mean - half, mean + half, groups)
+    return Estimate(mean, error, float(np.maximum(mean - half, least)), mean + half, groups)
 
 
 def _stratified(data: Array, codes: Codes, groups: int, level: float) -> Estimate:

@@ -28,7 +28,7 @@ def kl_estimates(
     prompts:           name of each answer's prompt; standard errors are over prompts. None: every answer has its own.
     all_prompts:       the prompts are all that there are; standard errors are over the answers to each.
 
-    sequence_k1: mean log-ratio x of whole answers; unbiased, can be negative.
+    sequence_k1: mean log-ratio x of whole answers; unbiased, can be negative, and so can the ends of its interval.
     sequence_k2: mean x^2 / 2; biased, with a small variance.
     sequence_k3: mean exp(-x) - 1 + x; unbiased, never negative. Far from the reference its variance is very large and
                  its interval too short, because it depends on answers that the policy hardly ever samples.
@@ -43,11 +43,14 @@ def kl_estimates(
     with np.errstate(over="ignore"):  # k3 is infinite then
         estimates = {
             "sequence_k1": mean_interval(x, prompts, level=level, all_clusters=all_prompts),
-            "sequence_k2": mean_interval(x**2 / 2, prompts, level=level, all_clusters=all_prompts),
-            "sequence_k3": mean_interval(np.expm1(-x) + x, prompts, level=level, all_clusters=all_prompts),
-            "token_k3": mean_interval(
-                [(np.expm1(-r) + r).sum() for r in ratios], prompts, level=level, all_clusters=all_prompts
-            ),
+            **{
+                name: mean_interval(never_negative, prompts, level=level, all_clusters=all_prompts, least=0.0)
+                for name, never_negative in {
+                    "sequence_k2": x**2 / 2,
+                    "sequence_k3": np.expm1(-x) + x,
+                    "token_k3": np.array([(np.expm1(-r) + r).sum() for r in ratios]),
+                }.items()
+            },
         }
     return estimates | {
         "per_token": per_token(

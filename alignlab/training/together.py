@@ -35,9 +35,11 @@ def fit_together(
     done: int,
     thresholds: PruningThresholds | None = None,
     judges: Mapping[str, Judge] | None = None,
+    before: str = "",
 ) -> dict[str, Any]:
     """`fit`, in all processes of the run. This one leads. Returns the results for run.json.
 
+    before: `devices_of` the record of the attempt that is resumed; empty if there is none. A change is logged.
     Raises ConfigError if this machine has too few devices, the errors of `fit` in any of the processes, and
     ProcessError if one of them has ended.
     """
@@ -46,9 +48,11 @@ def fit_together(
     _refuse_too_few(device, settings.devices)
     with _team(settings.devices, threads) as team:
         if team is None:
+            _log_other_devices(run, before)
             return fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
         log.info("%s: %d processes (%s)", run.id, team.place.world, device)
         run.update(machine={**(run.record().get("machine") or {}), "processes": team.place.world})
+        _log_other_devices(run, before)
         work = _Fit(plan, run, group, done, thresholds, threads)
         try:
             # Lightning chooses a number of threads itself unless the variable is set.
@@ -64,6 +68,20 @@ def fit_together(
             if rows := getattr(error, "rows", None):  # of another process
                 save_rows(run, rows)
             raise
+
+
+def devices_of(record: Mapping[str, Any]) -> str:
+    """How many devices train a run, and how they share it: `1 device`, `2 devices with fsdp`."""
+    count = (record.get("machine") or {}).get("processes", 1)
+    strategy = (record.get("kinds") or {}).get("strategy", "auto")
+    how = "" if count == 1 else f" with {'ddp' if strategy == 'auto' else strategy}"
+    return f"{counted(count, 'device')}{how}"
+
+
+def _log_other_devices(run: RunDir, before: str) -> None:
+    now = devices_of(run.record())
+    if before and now != before:
+        log.info("%s: on other devices than before (before: %s; now: %s)", run.id, before, now)
 
 
 @dataclass(frozen=True)

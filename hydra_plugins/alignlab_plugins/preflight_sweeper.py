@@ -79,7 +79,7 @@ class PreflightSweeper(Sweeper):
         if self.dry:
             from alignlab.cli.check import check_plans
 
-            check_plans(plans, jobs)
+            check_plans(plans, jobs, starts=launcher.description(sweep.points) if launcher else "")
             return None
         require_reachable(plans)
         with sweep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,16 @@ def test_rows_of_the_lab_are_not_looked_at(alignlab: Run) -> None:
     result = alignlab("check", "experiment=lab_dpo")
     assert "the rows are made when the run starts and are not checked" in result.out
     assert document(alignlab, "check", "experiment=lab_dpo")["audits"] == {}
+
+
+def test_a_sweep_says_once_that_rows_are_not_checked_and_what_its_launcher_would_start(alignlab: Run) -> None:
+    pytest.importorskip("submitit", reason='pip install "alignlab[slurm]"')
+    words = ["launcher=slurm", "launcher.cluster=local", "launcher.partition=gpu"]
+    found = alignlab("check", "experiment=lab_dpo", "-m", "seed=1,2", *words).out
+    assert found.count("are not checked") == found.count("the rows of 2 points are made") == 1
+    assert "2 jobs for what the points need, then 2 jobs for the points, as processes of this machine" in found
+    assert re.search(r"each job: gpus=1, cpus=4, .*partition=gpu\n", found)
+    assert "this is one run, which computes here" in alignlab("check", "experiment=lab_dpo", *words).err
 
 
 def test_wrong_flags(alignlab: Run) -> None:

@@ -25,6 +25,11 @@ def prompts(tmp_path: Path) -> None:
     Path(tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def test_one_answer(alignlab: CLI, prompts: None) -> None:
+    Path("one.jsonl").write_text('{"prompt": "Hello there"}')
+    assert "tiny: 1 answer, 1 ended by itself\n" in alignlab("generate", "tiny", "one.jsonl", "max_new_tokens=200").err
+
+
 def test_answers_to_a_file(alignlab: CLI, prompts: None) -> None:
     done = alignlab("generate", "tiny", "prompts.jsonl", SHORT, "samples=2")
     assert done.code == 0, done.err

@@ -17,7 +17,7 @@ def test_a_run_that_fits(alignlab: Run) -> None:
     assert found.code == 0, "files need not exist"
     assert "a forward pass: 8 sequences of 140 tokens" in found.out
     assert "fits on t4 (16 GiB, 90 % for tensors)" in found.out
-    assert "100 updates: " in found.out
+    assert "100 updates: at least " in found.out, "of a model this small, only a lower bound is known"
     assert "or change" not in found.out
 
 
@@ -42,6 +42,7 @@ def test_runs_that_come_first_are_planned_too(alignlab: Run) -> None:
     assert [run["id"].split("-")[0] for run in (first, second)] == ["sft", "dpo"]
     assert (first["micro_batch"]["length"], second["micro_batch"]["length"]) == (512, 640)
     assert first["memory"]["weights"] == second["memory"]["weights"] == 4 * first["parameters"]
+    assert first["time_is_lower_bound"]
     assert (second["updates"], second["fits"], second["advice"], second["devices_needed"]) == (100, True, [], 1)
 
 
@@ -59,6 +60,10 @@ def test_mistakes(alignlab: Run) -> None:
     assert found.code == 2
     for said in ("--gpu = h10", "type: --gpu h100", "--devices = 0", "--strategy = ddpp", "must be one of: ddp"):
         assert said in found.err
+    for typed, near in (("A100", "type: --gpu a100_40   or   --gpu a100_80"), ("rtx9999", "h200, b200\n")):
+        assert alignlab("plan", *SMALL, "--gpu", typed).err.rstrip("\n").endswith(near.rstrip("\n"))
+    flag = alignlab("plan", *SMALL, "--gpus", "t4")
+    assert (flag.code, flag.err.rstrip().endswith("type: --gpu t4")) == (2, True)
     long = alignlab("plan", *SMALL, "data.max_length=4000")
     assert (long.code, "the model 2048 positions" in long.err) == (2, True)
     many = alignlab("plan", *SMALL, "-m", "seed=1,2")
@@ -71,3 +76,20 @@ def test_devices_and_strategy_are_those_of_the_run_unless_they_are_given(alignla
     shared = ["plan", *SMALL, "trainer.devices=2", "strategy=fsdp"]
     assert "(2 devices, fsdp)" in alignlab(*shared).out
     assert "(4 devices, ddp)" in alignlab(*shared, "--devices", "4", "--strategy", "ddp").out
+
+
+def test_online_time_on_more_devices(alignlab: Run) -> None:
+    online = ["plan", *SMALL[:-1], "objective=grpo", "reward=gold", "reward.function=m:f", "tracking=none"]
+
+    def steps(devices: int) -> float:
+        found = alignlab(*online, "rollout.batch_size=64", "--gpu", "T4", "--devices", str(devices), "--json")
+        return json.loads(found.out)["runs"][-1]["work"]["steps"]
+
+    assert (steps(1), steps(2), steps(4)) == (2 * steps(2), steps(4), steps(4)), "128 answers, 64 at a time"
+    said = "more devices do not shorten this part"
+    assert said in alignlab(*online, "--devices", "4").out
+    assert said not in alignlab(*online, "rollout.batch_size=8", "--devices", "4").out
+
+
+def test_one_device_has_no_strategy(alignlab: Run) -> None:
+    assert "no use for --strategy fsdp" in alignlab("plan", *SMALL, "--strategy", "fsdp").out

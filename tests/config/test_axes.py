@@ -193,7 +193,7 @@ def test_points_that_are_one_run_are_told_and_run_once(alignlab: Run) -> None:
         "check", "experiment=lab_dpo", "-m", "objective.beta=0.1,0.10,0.3", "trainer.micro_batch_size=8,16"
     )
     assert result.code == 0
-    assert len([line for line in result.out.splitlines() if not line.startswith(" ")]) == 2
+    assert len([line for line in result.out.splitlines() if line.startswith("dpo-")]) == 2
     assert "is the same run as point 0" in result.err
 
 

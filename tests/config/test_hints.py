@@ -10,6 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from alignlab.config.composer import Composer
+from alignlab.config.hints import strategy_for
 from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate, to_train
 from alignlab.errors import ConfigError
@@ -232,3 +233,19 @@ def test_keys_of_an_evaluation() -> None:
             "",
             ["accelerator", "benchmark"],
         )
+
+
+@pytest.mark.parametrize(
+    ("word", "now", "with_deepspeed"),
+    [
+        ("zero2", "strategy=fsdp", "strategy=deepspeed strategy.stage=2"),
+        ("deepspeed_stage_3", "strategy=fsdp", "strategy=deepspeed strategy.stage=3"),
+        ("deepspeed", "strategy=fsdp", "strategy=deepspeed"),
+        ("ddp_find_unused_parameters_true", *["strategy=ddp strategy.find_unused=true"] * 2),
+        ("colossalai", "", ""),
+    ],
+)
+def test_strategies_of_other_software(word: str, now: str, with_deepspeed: str) -> None:
+    options = ["auto", "ddp", "fsdp"]
+    assert strategy_for(word, options) == now
+    assert strategy_for(word, [*options, "deepspeed"]) == with_deepspeed

@@ -92,6 +92,9 @@ def test_numbers() -> None:
     assert difference["standard_error"] < 0.1, "paired by prompt: the prompts' own levels cancel"
     curve = found["best_of_n"]["gold"]
     assert curve["2"]["value"] > curve["1"]["value"] == pytest.approx(found["answers"]["policy"]["score/gold"]["value"])
+    repeated = found["answers"]["policy"]["repetition"]
+    assert (repeated["value"], repeated["low"]) == (0.0, 0.0)
+    assert repeated["high"] == pytest.approx(3.841 / (40 + 3.841), abs=0.01), "Wilson's limit for 0 of 40 prompts"
     json.dumps(found)
     names = dict(flat(found, "reference"))
     assert names["kl_ref/sequence_k1"] == pytest.approx(2.0)

@@ -50,6 +50,15 @@ def test_several_answers_to_a_prompt_count_as_the_independent_answers_that_they_
     assert "worth 400 independent answers" in line, "never more than answers"
 
 
+def test_one_prompt_has_no_interval() -> None:
+    one, other = (summary_text(summarise(examples_of(1.0, 0.5, 0, prompts=prompts))) for prompts in (1, 2))
+    assert "; means have no interval, because one prompt gives none" in one.splitlines()[0]
+    assert "none]" not in one
+    assert re.search(r"\| policy \| [\d.]+ \| [\d.]+ \|", one)
+    assert "means have" not in other
+    assert not re.search(r"\| policy .* \[-", other.split("score by")[0])
+
+
 def examples_of(kl: float, score: float, seed: int, prompts: int = 24) -> Examples:
     """A run whose answers have this log-ratio and this score above the reference's, on average."""
     rng = np.random.default_rng(seed)
@@ -178,7 +187,7 @@ def test_scores_of_reward_bench_2_by_subset() -> None:
     assert text[4:] == [f"not the leaderboard's mean, because the file has no row of {missing}, Ties"]
     rows += [{**row, "id": "ref:1", "subset": "Ties", "scores": [2.0, 1.0]}]
     text = summary_text({"pairs": scores_of(rows)}).splitlines()
-    assert text[4] == "| mean of the subsets | 3 | 2 | none [none, none] | 0 |"
+    assert text[4] == "| mean of the subsets | 3 | 2 | none | 0 |"
     assert text[5].startswith("Ties: ref_accuracy 1.000, tied_accuracy none, margin_tied none")
     assert text[6] == "Ties has no score: it needs a number with both a ref and a tied row"
     assert text[7].endswith(f"no row of {missing}")

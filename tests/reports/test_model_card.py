@@ -74,6 +74,7 @@ def test_intervals_and_verdicts(run: RunDir) -> None:
     assert "| win-rate by llm | 0.600 | 0.500 to 0.700 |" in card
     assert "| sampled KL (nats) | 2.000 | standard error 0.250 |" in card
     assert "- verdict: collapsed (length 1.000, limit 2.000)" in card
+    assert card.count("verdict: collapsed") == 1
     assert "No answers were sampled" not in card
 
 
@@ -82,6 +83,9 @@ def test_forms(run: RunDir) -> None:
     adapter = model_card(record, run, export(form="adapter"))
     assert (metadata(adapter)["library_name"], metadata(adapter)["base_model_relation"]) == ("peft", "adapter")
     assert "AutoPeftModelForCausalLM" in adapter
+    assert "--base" not in adapter
+    named = model_card(record, run, export(form="adapter", base="org/base", recorded_base="/home/me/base"))
+    assert "from `org/base` (as given by `--base` and not checked; the run's config names `.../base`) with" in named
     gguf = model_card(record, run, export(form="gguf", gguf="thing.gguf"))
     assert "llama-server --model thing.gguf --jinja" in gguf
     reward = model_card(record, run, export(is_reward_model=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy
@@ -98,6 +100,14 @@ def test_mean_interval_by_hand() -> None:
     found = mean_interval([1.0, 2.0, 3.0, 4.0], ["a", "a", "b", "b"])
     assert (found.value, found.standard_error, found.n) == (2.5, 1.0, 2)
     assert found.high - found.value == pytest.approx(12.7062, abs=1e-4)
+
+
+def test_an_interval_ends_where_the_values_do() -> None:
+    found = mean_interval([1.0, 2.0, 3.0, 4.0], ["a", "a", "b", "b"], least=0.0)
+    assert (found.value, found.standard_error, found.low) == (2.5, 1.0, 0.0)
+    assert found.high - found.value == pytest.approx(12.7062, abs=1e-4)
+    assert mean_interval([0.0, 8.0], ["a", "a"], all_clusters=True, least=0.0).low == 0.0
+    assert math.isnan(mean_interval([1.0], least=0.0).low)
 
 
 def test_an_estimate_reads_as_a_statement() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.state import read_state
 from alignlab.training.team import _pickled, address_of_slurm, is_of_connection
-from alignlab.training.together import _refuse_too_few
+from alignlab.training.together import _refuse_too_few, devices_of
 from tests.training.test_training import at_step
 
 CLI = Callable[..., Any]
@@ -193,7 +194,7 @@ def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
     strategy: str, alignlab: CLI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader notices it at once, the run has failed, nothing is left, and both kinds of resume are exact."""
-    two = ["trainer.devices=2", *f"strategy={strategy}".split()]
+    two, shared = ["trainer.devices=2", *f"strategy={strategy}".split()], f"2 devices with {strategy}"
     assert alignlab("train", *LONG, "output_root=whole").code == 0
     began = 0.0
 
@@ -220,6 +221,8 @@ def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
     result = alignlab("train", *LONG, *two)  # and two go on after update 9
     assert result.code == 0, result.err
     assert only_run("outputs").record()["resumed_from"] == 9
+    log = only_run("outputs").log.read_text()
+    assert re.findall(r"\(before: (.*); now: (.*)\)", log) == [(shared, "1 device"), ("1 device", shared)]
     assert_same(only_run("whole").path, only_run("outputs").path)
 
 
@@ -234,6 +237,18 @@ def test_too_few_devices(kind: str, has: int, wanted: int, fits: bool, monkeypat
     else:
         with pytest.raises(ConfigError, match=f"trainer.devices = {wanted}"):
             _refuse_too_few(kind, wanted)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({}, "1 device"),
+        ({"machine": {"processes": 4}, "kinds": {"strategy": "auto"}}, "4 devices with ddp"),
+        ({"machine": {"processes": 2}, "kinds": {"strategy": "fsdp"}}, "2 devices with fsdp"),
+    ],
+)
+def test_how_devices_share_a_run(record: dict[str, Any], words: str) -> None:
+    assert devices_of(record) == words
 
 
 @pytest.mark.parametrize(

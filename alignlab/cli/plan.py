@@ -14,9 +14,11 @@ from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
 from alignlab.cli.refusal import print_error
+from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.resources.gpus import GPUS
 from alignlab.spelling import correct_spelling, counted
+from alignlab.strategies.deepspeed import DeepSpeed
 
 if TYPE_CHECKING:
     from alignlab.config.schemas import Train
@@ -30,14 +32,15 @@ estimates (docs/scale.md).
 
   --gpu NAME       kind of device (default: h100): {", ".join(GPUS)}
   --devices N      number of devices that share each update (default: trainer.devices times trainer.nodes)
-  --strategy NAME  how they share it: ddp, zero2 or fsdp (default: that of `strategy`; `train` has ddp and fsdp)
+  --strategy NAME  how they share it: ddp, zero2, zero3 or fsdp (default: that of `strategy`). zero2 and zero3 are
+                   strategy=deepspeed with strategy.stage=2 and 3; memory counts its strategy.offload
   --prompt N       tokens of a prompt (default: data.max_prompt_length)
   --answer N       tokens of an answer (default: what data.max_length leaves for it, or rollout.max_new_tokens)
   --json           print one JSON document. Its parts memory, micro_batch, work and traffic are of one device.
                    seconds_per_update is the same for each of them; tokens_per_second and gpu_hours are of all devices
                    together. time_is_lower_bound is true for small models, whose time is at least the lower number"""
 
-STRATEGIES = ("ddp", "zero2", "fsdp")
+_STRATEGIES = ("ddp", "zero2", "zero3", "fsdp")
 
 _FLAGS = ("--gpu", "--devices", "--strategy", "--prompt", "--answer", "--json")
 
@@ -89,7 +92,7 @@ def _task(config: DictConfig) -> None:
     if problems := list(_problems_with(made.train)):
         raise ConfigError(problems)
     trainer, strategy = made.train.trainer, made.train.strategy
-    own = "fsdp" if strategy.shards_weights else "zero2" if strategy.shards_optimizer else "ddp"
+    own = f"zero{strategy.stage}" if isinstance(strategy, DeepSpeed) else "fsdp" if strategy.shards_weights else "ddp"
     machine = Machine(GPUS[_flags.gpu], _flags.devices or trainer.devices * trainer.nodes, _flags.strategy or own)
     runs = [estimate(run, machine, prompt=_flags.prompt, answer=_flags.answer) for run in made.chain()]
     if _flags.json:
@@ -121,8 +124,8 @@ def _problems() -> Iterator[Problem]:
         near = longer or [guess for guess in [correct_spelling(_flags.gpu, GPUS)] if guess]
         fix = "   or   ".join(f"--gpu {name}" for name in near)
         yield Problem("--gpu", _flags.gpu, f"must be one of: {', '.join(GPUS)}", fix)
-    if _flags.strategy not in (None, *STRATEGIES):
-        yield Problem("--strategy", _flags.strategy, f"must be one of: {', '.join(STRATEGIES)}", "--strategy fsdp")
+    if _flags.strategy not in (None, *_STRATEGIES):
+        yield Problem("--strategy", _flags.strategy, f"must be one of: {', '.join(_STRATEGIES)}", "--strategy fsdp")
     for name, example in (("devices", 8), ("prompt", 384), ("answer", 128)):
         value = getattr(_flags, name)
         if value is not None and value < 1:
@@ -135,8 +138,10 @@ def _problems_with(train: Train) -> Iterator[Problem]:
     if rows % devices:
         text = f"trainer.batch_size={rows} must be a multiple of the number of devices"
         yield Problem("--devices", devices, text, f"trainer.batch_size={max(1, round(rows / devices)) * devices}")
-    if _flags.strategy == "fsdp" and not (train.model.trainable and train.optim.works_on_parts):
-        text = "can't divide weights of 4 bits, nor train with optim=adamw_8bit"
+    if _flags.strategy in ("fsdp", "zero3") and not train.model.trainable:
+        yield Problem("--strategy", _flags.strategy, "can't divide weights of 4 bits", "--strategy ddp")
+    if _flags.strategy not in (None, "ddp") and not train.optim.works_on_parts:
+        text = f"can't divide the state of optim={module_name(type(train.optim))}"
         yield Problem("--strategy", _flags.strategy, text, "--strategy ddp")
 
 

@@ -25,7 +25,7 @@ class Machine:
 
     gpu:      kind of device.
     devices:  number of devices.
-    strategy: ddp, zero2 or fsdp; how several devices share the run.
+    strategy: ddp, zero2, zero3 or fsdp; how several devices share the run.
     """
 
     gpu: GPU

@@ -63,9 +63,10 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
     """Memory of each device.
 
     strategy: of several devices. ddp: each has everything, and a second copy of the gradients while they are summed.
-              zero2: gradients and optimizer state are shared out. fsdp (ZeRO-3): weights too; two layers at a time are
-              gathered, the embeddings and the output layer during a whole pass (alignlab/models/sharding.py), and all
-              weights while answers are sampled.
+              zero2: gradients and optimizer state are shared out, and DeepSpeed keeps a copy of the weights in float32
+              with the latter. fsdp: weights are shared out too; two layers at a time are gathered, the embeddings and
+              the output layer during a whole pass (alignlab/models/sharding.py), and all weights while answers are
+              sampled. zero3: as fsdp, with DeepSpeed's copy. Its buffers, of less than 1 GB, are not counted.
     """
     weights, gathered, all_gathered = weights_of(setup), 0.0, 0.0
     gradients, optimizer = float(setup.trained * setup.trained_item), setup.trained * setup.moments
@@ -74,11 +75,16 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
     if devices > 1 and strategy == "ddp":
         gradients *= 2
     elif devices > 1:
-        gradients, optimizer = gradients / devices, optimizer / devices
-        if strategy == "fsdp":
+        copy = 4 * setup.trained if strategy in ("zero2", "zero3") else 0
+        gradients, optimizer = gradients / devices, (optimizer + copy) / devices
+        if strategy in ("fsdp", "zero3"):
             layer, around = gathered_at_a_time(setup)
             gathered, all_gathered = 2 * layer + around, weights + reference + critic
             weights, reference, critic = weights / devices, reference / devices, critic / devices
+        if setup.offload != "none":
+            gradients = optimizer = 0.0
+        if setup.offload == "all":
+            weights = reference = critic = 0.0
     fixed = {"weights": weights, "optimizer": optimizer, "reference": reference, "critic": critic}
     moments = [
         Memory(**fixed, gradients=g, activations=a + (all_gathered if r else gathered), logits=z, rollouts=r)

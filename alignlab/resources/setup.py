@@ -15,11 +15,10 @@ from alignlab.models.layout_check import is_known
 from alignlab.models.shape import Saved, Shape, class_of, saved_of, shape_of
 from alignlab.optim.adamw import AdamW
 from alignlab.optim.base import Optim
+from alignlab.strategies.deepspeed import DeepSpeed
 
 # Bytes of a number.
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-STRATEGIES = ("ddp", "zero2", "fsdp")
 
 # What was found for a config and an adapter: a plan compares many setups that differ in other things.
 _shapes: dict[tuple[str, str], Shape] = {}
@@ -57,6 +56,7 @@ class Setup:
     reuse:         number of updates that use a batch of rollouts.
     critic:        head, network, or empty.
     reward_model:  whether a reward model of the policy's size is in memory.
+    offload:       what zero2 and zero3 keep in the memory of the machine: none, optimizer or all.
     """
 
     config: Any
@@ -83,6 +83,7 @@ class Setup:
     reuse: int = 1
     critic: str = ""
     reward_model: bool = False
+    offload: str = "none"
 
     @cached_property
     def shape(self) -> Shape:
@@ -212,6 +213,7 @@ def setup_of(
         reuse=rollout.updates,
         critic=needs.critic,
         reward_model=plan.reward is not None or bool(train.reward is not None and train.reward.weights),
+        offload=train.strategy.offload if isinstance(train.strategy, DeepSpeed) else "none",
     )
     if found.shape.positions is not None and prompt + answer > found.shape.positions:
         text = f"prompt and answer have {prompt + answer} tokens, and the model {found.shape.positions} positions"

@@ -11,21 +11,23 @@ from __future__ import annotations
 from alignlab.resources.memory import gathered_at_a_time, weights_of
 from alignlab.resources.setup import Setup
 
-# Gradients are added up in float32 (alignlab/models/sharding.py).
+# Gradients are added up in float32 (alignlab/models/sharding.py, alignlab/strategies/lightning/deepspeed.py).
 _SUM = 4
 
 
 def traffic_of(setup: Setup, *, devices: int, strategy: str) -> float:
     """Bytes that each device sends in an update.
 
-    strategy: ddp and zero2 send each gradient once an update, and get the sum, or the updated weight. fsdp gathers
-              the weights of a layer for its forward pass and for its backward pass, and those around the layers once,
-              for each micro-batch, after which it sends the gradients. A pass of the reference gathers once more, and
-              so does the sampling of answers.
+    strategy: ddp sends each gradient once an update, and gets the sum. zero2 sends the gradients after each
+              micro-batch, and gets the updated weights. fsdp and zero3 gather the weights of a layer for its forward
+              pass and for its backward pass, and those around the layers once, for each micro-batch, after which they
+              send the gradients. A pass of the reference gathers once more, and so does the sampling of answers.
     """
     share = (devices - 1) / devices
-    if strategy != "fsdp":
+    if strategy == "ddp":
         return share * 2 * setup.trained * setup.trained_item
+    if strategy == "zero2":
+        return share * setup.trained * (setup.micro_batches * _SUM + setup.trained_item)
     layer, around = gathered_at_a_time(setup)
     layers = layer * setup.shape.layers
     passes = 2 + (setup.reference in ("adapter_off", "copy"))

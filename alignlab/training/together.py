@@ -75,6 +75,8 @@ def devices_of(record: Mapping[str, Any]) -> str:
     count = (record.get("machine") or {}).get("processes", 1)
     strategy = (record.get("kinds") or {}).get("strategy", "auto")
     how = "" if count == 1 else f" with {'ddp' if strategy == 'auto' else strategy}"
+    if how and strategy == "deepspeed":
+        how += f" of stage {record['config']['strategy']['stage']}"
     return f"{counted(count, 'device')}{how}"
 
 

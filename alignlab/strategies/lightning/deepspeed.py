@@ -6,7 +6,6 @@ Lightning has a strategy for DeepSpeed as well. It is for GPUs only, and its tra
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,9 @@ from torch.optim import Optimizer
 from alignlab.strategies.place import variables_set
 
 Made = TypeVar("Made")
+
+# Numbers that are sent at a time. With DeepSpeed's own limits, buffers and gathered weights may take several GB.
+_AT_ONCE = 50_000_000
 
 
 class ZeROStrategy(DDPStrategy):
@@ -81,6 +83,10 @@ class ZeROStrategy(DDPStrategy):
             "zero_force_ds_cpu_optimizer": False,
             "zero_optimization": {
                 "stage": self._stage,
+                "reduce_bucket_size": _AT_ONCE,
+                "allgather_bucket_size": _AT_ONCE,
+                "stage3_max_live_parameters": 2 * _AT_ONCE,
+                "stage3_max_reuse_distance": 2 * _AT_ONCE,
                 **({"offload_optimizer": memory} if self._offload != "none" else {}),
                 **({"offload_param": memory} if self._offload == "all" else {}),
             },
@@ -113,16 +119,24 @@ class ZeROStrategy(DDPStrategy):
         """Name -> tensor, of the weights that are trained, in float32. Only the process that writes them has any."""
         from deepspeed.utils import safe_get_full_fp32_param
 
-        return self._on_the_cpu({name: safe_get_full_fp32_param(weight) for name, weight in self._trained().items()})
+        found = {}
+        for name, weight in self._trained().items():
+            tensor = safe_get_full_fp32_param(weight)
+            if self.is_global_zero:
+                found[name] = tensor.cpu()
+        return found
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimizer's state, with whole tensors on the CPU. Only the process that writes them has any."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        weights, of_weights = list(self._trained().values()), {}
-        for place, weight in enumerate(weights if optimizer.state else []):
-            moments = {key: safe_get_full_optimizer_state(weight, key) for key in _moments(optimizer)}
-            of_weights[place] = _counts(optimizer) | self._on_the_cpu(moments)
+        weights, (moments, common) = list(self._trained().values()), _kept(optimizer)
+        of_weights: dict[int, dict[str, Any]] = {}
+        for place, weight in enumerate(weights):
+            for key in moments:
+                tensor = safe_get_full_optimizer_state(weight, key)
+                if self.is_global_zero:
+                    of_weights.setdefault(place, dict(common))[key] = tensor.cpu()
         groups = [{**group, "params": list(range(len(weights)))} for group in optimizer.param_groups]
         return {"state": of_weights, "param_groups": groups}
 
@@ -130,15 +144,20 @@ class ZeROStrategy(DDPStrategy):
         """Load the optimizer's state, and the weights once more, as the model may hold them in less than float32."""
         (optimizer,), (state,) = self.optimizers, checkpoint["optimizer_states"]
         self._make_states(optimizer)
+        moments, common = _kept(optimizer)
         (group,), (saved,) = optimizer.param_groups, state["param_groups"]
         group.update({key: value for key, value in saved.items() if key != "params"})
         for place, (name, weight) in enumerate(self._trained().items()):
             self._fill(weight, checkpoint["state_dict"][name])
-            for key in _moments(optimizer):
-                self._fill(weight, state["state"][place][key], key)
-        counts = {key: value for key, value in state["state"][0].items() if key not in _moments(optimizer)}
+            own = state["state"].get(place, {})  # one process keeps none for weights that no update has used
+            for key in moments:
+                if key in own:
+                    self._fill(weight, own[key], key)
+        example = next(iter(state["state"].values()))
         for own in optimizer.state.values():
-            own.update(copy.deepcopy(counts))
+            for key, begun in common.items():
+                value = example[key]
+                own[key] = value.to(begun.device, copy=True) if isinstance(begun, Tensor) else value
 
     def _make_states(self, optimizer: Optimizer) -> None:
         """Make an update that changes nothing. The optimizer has no state that could be filled before its first one."""
@@ -176,10 +195,6 @@ class ZeROStrategy(DDPStrategy):
         assert self.lightning_module is not None
         return {name: weight for name, weight in self.lightning_module.named_parameters() if weight.requires_grad}
 
-    def _on_the_cpu(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors, in the process that writes. No tensors in the others."""
-        return {name: tensor.cpu() for name, tensor in tensors.items()} if self.is_global_zero else {}
-
 
 def _number_modules(root: nn.Module) -> None:
     """Give the modules the numbers that they would have in new processes.
@@ -191,13 +206,8 @@ def _number_modules(root: nn.Module) -> None:
         module.ds_id = number  # type: ignore[assignment]
 
 
-def _moments(optimizer: Optimizer) -> list[str]:
-    """Names of the values that an optimizer keeps for each number of its weights."""
-    own = next(iter(optimizer.state.values()), {})
-    return [key for key, value in own.items() if isinstance(value, Tensor) and value.dim()]
-
-
-def _counts(optimizer: Optimizer) -> dict[str, Any]:
-    """What an optimizer keeps once for all numbers, such as the number of updates."""
-    own = next(iter(optimizer.state.values()), {})
-    return {key: value for key, value in own.items() if key not in _moments(optimizer)}
+def _kept(optimizer: Optimizer) -> tuple[list[str], dict[str, Any]]:
+    """(names of what an optimizer keeps for each number of its weights, what it keeps once, such as the step)."""
+    own: dict[str, Any] = next(iter(optimizer.state.values()), {})
+    moments = [key for key, value in own.items() if isinstance(value, Tensor) and value.dim()]
+    return moments, {key: value for key, value in own.items() if key not in moments}

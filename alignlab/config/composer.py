@@ -224,7 +224,7 @@ class Composer:
             fix = f"{key}={choice} {key}.{setting}={words[0]}"
             return Problem(key, value, f"is a folder or a name on the hub, which {key}={choice} takes", fix)
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
-        if key == "strategy" and not guess and (fix := strategy_for(unknown[0], options)):
+        if key == "strategy" and not guess and (fix := strategy_for(unknown[0])):
             return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
         near = of_the_same_family(unknown[0], options) if len(options) > _MANY else []
         if near:

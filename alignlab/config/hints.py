@@ -8,7 +8,7 @@ explains that in words and gives nothing to type.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -161,7 +161,7 @@ _WARMUP = "warm-up is counted in updates: optim.warmup_steps"
 _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 means only at the end"
 _RESUME = "type the same command again: it resumes a run that was stopped"
 _DEVICES = "trainer.devices=<number of devices of a run>; launcher=local gives each point of a sweep its own GPUs"
-_SHARED = f"strategy=ddp or strategy=fsdp says how the devices of a run share the work; {_DEVICES}"
+_SHARED = f"strategy=ddp, fsdp or deepspeed says how the devices of a run share the work; {_DEVICES}"
 _SAMPLER = "engine=vllm samples with vLLM; engine.cache_gb is its memory for keys and values, engine.server a server"
 _NAME = "a run is named by its id, a hash of its settings; sweep.name=<name> names a sweep"
 _REWARD = (
@@ -237,27 +237,24 @@ EXPLANATIONS = {
 }
 
 
-# Strategies of Lightning, accelerate and others -> what comes nearest here, best first. The first whose option exists
-# is named. A number after the option is its stage (ZeRO).
+# Strategies of Lightning, accelerate and others -> what to type for the nearest one.
 _STRATEGIES = {
-    **dict.fromkeys(("zero2", "zero_2", "deepspeed_stage_2", "deepspeed_stage_2_offload"), ("deepspeed 2", "fsdp")),
-    **dict.fromkeys(("zero3", "zero_3", "deepspeed_stage_3", "deepspeed_stage_3_offload"), ("deepspeed 3", "fsdp")),
-    **dict.fromkeys(("zero", "zero1", "zero_1", "deepspeed", "deepspeed_stage_1"), ("deepspeed", "fsdp")),
-    **dict.fromkeys(("fsdp1", "fsdp2", "fsdp_native", "full_shard", "fully_shard", "hybrid_shard"), ("fsdp",)),
-    **dict.fromkeys(("dp", "ddp_spawn", "ddp_fork", "ddp_notebook", "distributed", "multi_gpu"), ("ddp",)),
-    "ddp_find_unused_parameters_false": ("ddp",),
-    "ddp_find_unused_parameters_true": ("ddp strategy.find_unused=true",),
-    **dict.fromkeys(("single_device", "none", "no"), ("auto",)),
+    **dict.fromkeys(("zero", "zero1", "zero_1", "deepspeed_stage_1"), "strategy=deepspeed"),
+    **dict.fromkeys(("zero2", "zero_2", "deepspeed_stage_2"), "strategy=deepspeed strategy.stage=2"),
+    "deepspeed_stage_2_offload": "strategy=deepspeed strategy.stage=2 strategy.offload=optimizer",
+    **dict.fromkeys(("zero3", "zero_3", "deepspeed_stage_3"), "strategy=deepspeed strategy.stage=3"),
+    "deepspeed_stage_3_offload": "strategy=deepspeed strategy.stage=3 strategy.offload=all",
+    **dict.fromkeys(("fsdp1", "fsdp2", "fsdp_native", "full_shard", "fully_shard", "hybrid_shard"), "strategy=fsdp"),
+    **dict.fromkeys(("dp", "ddp_spawn", "ddp_fork", "ddp_notebook", "distributed", "multi_gpu"), "strategy=ddp"),
+    "ddp_find_unused_parameters_false": "strategy=ddp",
+    "ddp_find_unused_parameters_true": "strategy=ddp strategy.find_unused=true",
+    **dict.fromkeys(("single_device", "none", "no"), "strategy=auto"),
 }
 
 
-def strategy_for(word: str, options: Collection[str]) -> str:
+def strategy_for(word: str) -> str:
     """What to type for the name that a strategy has in other software; empty if the name is unknown."""
-    for choice in _STRATEGIES.get(re.sub(r"\W+", "_", word.lower()), ()):
-        name, _, rest = choice.partition(" ")
-        if name in options:
-            return f"strategy={name} strategy.stage={rest}" if rest.isdigit() else f"strategy={choice}"
-    return ""
+    return _STRATEGIES.get(re.sub(r"\W+", "_", word.lower()), "")
 
 
 # Objective -> why its objective.nll_weight is not TRL's cpo_alpha or rpo_alpha.

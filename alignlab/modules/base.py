@@ -185,7 +185,6 @@ class AlignmentModule(pl.LightningModule):
             self.check_start(means["loss"], values)
             means = self.without_rounding(means)
         norm = self._update(optimizer, step)
-        optimizer.zero_grad(set_to_none=True)
         schedule: Any = self.lr_schedulers()
         rate = schedule.get_last_lr()[0]
         schedule.step()
@@ -424,7 +423,7 @@ class AlignmentModule(pl.LightningModule):
         return tokens / total(self.trainer, sum(map(len, batches)))
 
     def _update(self, optimizer: Any, step: int) -> float:
-        """Clip the gradient to the 2-norm `clip`, if that is above 0, and update the weights.
+        """Clip the gradient to the 2-norm `clip`, if that is above 0, update the weights, and free the gradient.
 
         Returns the 2-norm before clipping. Raises NonFiniteError or DivergedError if it is not finite.
         """

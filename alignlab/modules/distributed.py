@@ -35,7 +35,7 @@ class Sharding(Protocol):
         """Inside the block each process holds all weights. All enter together, and may leave at different times."""
 
     def update(self, optimizer: Any, limit: float) -> float:
-        """Clip the gradient to the 2-norm `limit` and update the weights. Returns the 2-norm before clipping.
+        """Clip the gradient to the 2-norm `limit`, update the weights, and free it. Returns the 2-norm before clipping.
 
         The weights stay as they are if it is not finite.
         """

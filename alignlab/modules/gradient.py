@@ -122,7 +122,7 @@ def _coupled_micro_batches(
 
 
 def clip_and_update(optimizer: Any, limit: float) -> float:
-    """Clip the gradient to the 2-norm `limit` and update the weights. Returns the 2-norm before clipping.
+    """Clip the gradient to the 2-norm `limit`, update the weights, and free it. Returns the 2-norm before clipping.
 
     The weights stay as they are if it is not finite.
     """
@@ -130,6 +130,7 @@ def clip_and_update(optimizer: Any, limit: float) -> float:
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
     if math.isfinite(norm):
         optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return norm
 
 

@@ -48,6 +48,8 @@ def fit_together(
     _refuse_too_few(device, settings.devices)
     with _team(settings.devices, threads) as team:
         if team is None:
+            if (chosen := plan.kinds["strategy"]) != "auto":
+                log.info("%s: strategy=%s has no effect, because one device trains this run", run.id, chosen)
             _log_other_devices(run, before)
             return fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
         log.info("%s: %d processes (%s)", run.id, team.place.world, device)

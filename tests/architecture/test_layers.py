@@ -80,7 +80,7 @@ ALLOWED = {
     "config": MODELS_AND_DATA
     | {"discovery", "objectives", "optim", "strategies", "tracking", "metrics", "callbacks"}
     | {"runs", "judges", "evaluation", "synthesis"},
-    "resources": BASE | {"data", "models", "optim", "config"},
+    "resources": BASE | {"data", "models", "optim", "config", "strategies"},
     "reports": {
         "errors",
         "integrity",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import hydra
@@ -113,3 +114,33 @@ def test_parts_that_need_whole_weights_are_refused_with_sharded_ones() -> None:
     assert [problem.value for problem in found] == ["fsdp", "fsdp"]
     assert [problem.allowed.split()[-4] for problem in found] == ["optim=adamw_8bit", "engine=vllm"]
     assert planned(*words[:4], "strategy=fsdp").id == planned(*words[:4]).id
+
+
+def test_deepspeed_divides_what_its_stage_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignlab.strategies.deepspeed.version", lambda name: "0.19.8+cu130")
+    words = (*TEXT, "model.parent=[]", "strategy=deepspeed")
+    assert planned(*words, "strategy.stage=3").id == planned(*words, "strategy.offload=optimizer").id
+    assert planned(*words, "engine=vllm", SERVER).train.strategy.shards_optimizer
+    for more, fault in (
+        (["optim=adamw_8bit"], "divides the optimizer's state among the devices, and optim=adamw_8bit needs whole"),
+        (["engine=vllm", SERVER, "strategy.stage=3"], "divides weights among the devices, and engine=vllm needs whole"),
+        (["strategy.stage=1"], "must be 2 or 3"),
+        (["strategy.offload=all"], "needs stage 3"),
+        (["strategy.offload=cpu"], "must be one of: none, optimizer, all"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            planned(*words, *more)
+        assert fault in str(error.value)
+
+
+@pytest.mark.parametrize(("installed", "fault"), [("", "is not installed"), ("0.18.9", "needs deepspeed 0.19.8 or")])
+def test_deepspeed_must_be_new_enough(installed: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if installed:
+            return installed
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("alignlab.strategies.deepspeed.version", version)
+    with pytest.raises(ConfigError, match=fault) as error:
+        planned(*TEXT, "model.parent=[]", "strategy=deepspeed")
+    assert "pip install" in str(error.value)

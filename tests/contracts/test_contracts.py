@@ -32,6 +32,7 @@ from alignlab.rollout.engines.huggingface import HuggingFace
 from alignlab.strategies.auto import Auto
 from alignlab.strategies.base import Strategy
 from alignlab.strategies.ddp import DDP
+from alignlab.strategies.deepspeed import DeepSpeed
 from alignlab.tracking.sinks.csv import Csv
 from tests.rollout.engines.engines import Other
 
@@ -56,6 +57,7 @@ OWN: list[tuple[str, Any]] = [
     ("tracking", Csv()),
     ("strategy", Auto()),
     ("strategy", DDP(find_unused=True)),
+    ("strategy", DeepSpeed(stage=3)),
 ]
 
 

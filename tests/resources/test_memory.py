@@ -83,7 +83,16 @@ def test_several_devices() -> None:
     ddp, zero2, fsdp = (memory_of(one, devices=4, strategy=s) for s in ("ddp", "zero2", "fsdp"))
     alone = memory_of(one)
     assert (ddp.weights, ddp.optimizer) == (alone.weights, alone.optimizer)
-    assert (zero2.weights, zero2.optimizer) == (alone.weights, alone.optimizer / 4)
+    copy = 4 * WEIGHTS  # DeepSpeed has one in float32
+    assert (zero2.weights, zero2.optimizer) == (alone.weights, (alone.optimizer + copy) / 4)
+    zero3 = memory_of(one, devices=4, strategy="zero3")
+    assert (zero3.weights, zero3.optimizer) == (alone.weights / 4, zero2.optimizer)
+    assert zero3.activations == fsdp.activations
+    offload = memory_of(replace(one, offload="optimizer"), devices=4, strategy="zero2")
+    assert (offload.weights, offload.gradients, offload.optimizer) == (alone.weights, 0, 0)
+    offload = memory_of(replace(one, offload="all"), devices=4, strategy="zero3")
+    assert (offload.weights, offload.optimizer) == (0, 0)
+    assert offload.activations == fsdp.activations, "layers are still gathered on the device"
     assert (fsdp.weights, fsdp.optimizer) == (alone.weights / 4, alone.optimizer / 4)
     assert fsdp.activations > alone.activations, "two layers are gathered"
     assert memory_of(one, devices=1, strategy="fsdp") == alone

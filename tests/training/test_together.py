@@ -73,6 +73,10 @@ SHARDED = {
 }
 STRATEGIES = {"ddp": RUNS, "fsdp": SHARDED}
 ZERO = {f"deepspeed strategy.stage={stage}": SHARDED for stage in (2, 3)}
+OFFLOAD = {
+    f"deepspeed strategy.stage={stage} strategy.offload={what}": {name: SHARDED[name] for name in ("copy", "ppo, lora")}
+    for stage, what in ((2, "optimizer"), (3, "optimizer"), (3, "all"))
+}
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 # Rank 0 trains the runs of a file, one after another. The other process follows it.
 DRIVER = """
@@ -133,7 +137,7 @@ def start_together(folder: Path, command: Sequence[str], variables: dict[int, di
 
 
 @pytest.mark.slow  # minutes of two cores
-@pytest.mark.parametrize("strategies", [STRATEGIES, pytest.param(ZERO, marks=needs_deepspeed)])
+@pytest.mark.parametrize("strategies", [STRATEGIES, pytest.param(ZERO | OFFLOAD, marks=needs_deepspeed)])
 def test_two_processes_of_torchrun_are_one(
     strategies: dict[str, dict[str, list[str]]], alignlab: CLI, tmp_path: Path
 ) -> None:
@@ -194,7 +198,8 @@ def test_a_follower_is_killed_and_the_run_goes_on_in_one_process(
     strategy: str, alignlab: CLI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader notices it at once, the run has failed, nothing is left, and both kinds of resume are exact."""
-    two, shared = ["trainer.devices=2", *f"strategy={strategy}".split()], f"2 devices with {strategy}"
+    two = ["trainer.devices=2", *f"strategy={strategy}".split()]
+    shared = f"2 devices with {strategy.replace('strategy.stage=', 'of stage ')}"
     assert alignlab("train", *LONG, "output_root=whole").code == 0
     began = 0.0
 

@@ -51,6 +51,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         nn.utils.clip_grads_with_norm_(weights, limit, norm)
         if math.isfinite(norm):
             optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
     @property

@@ -49,10 +49,11 @@ class DeepSpeed(Strategy):
         try:
             found = version("deepspeed")
         except PackageNotFoundError:
-            yield Problem("", "deepspeed", "is not installed", f'pip install "deepspeed>={least}"   or   strategy=fsdp')
+            fix = f'pip install "deepspeed>={least}"   or   strategy=fsdp'
+            yield Problem("", "deepspeed", "needs the package deepspeed, which is not installed", fix)
             return
         if tuple(int(part) for part in found.split("+")[0].split(".")[:3] if part.isdigit()) < OLDEST:
-            text = f"needs deepspeed {least} or newer, and {found} is installed"
+            text = f"needs the package deepspeed {least} or newer, and {found} is installed"
             yield Problem("", "deepspeed", text, f'pip install "deepspeed>={least}"')
 
     def build(self) -> Any:

@@ -23,6 +23,7 @@ from alignlab.rollout.engines.base import Engine, Sampler
 from alignlab.rollout.engines.vllm_server import ServerSampler
 from alignlab.rollout.sampling import Draw, Sample, refuse_too_long
 from alignlab.rollout.settings import Sampling
+from alignlab.spelling import counted
 
 _CACHE_GB, _CONCURRENCY = 4.0, 64
 
@@ -165,7 +166,15 @@ class ProcessSampler(Sampler):
             for one in draws
         ]
         asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        return [_sample(output.outputs[0]) for output in self._llm.generate(asked, settings, use_tqdm=False)]
+        try:
+            outputs = self._llm.generate(asked, settings, use_tqdm=False)
+        except Exception as error:  # vLLM has logged the cause in its own process, and raises many types here
+            raise EngineError(
+                f"vLLM failed with {counted(len(prompts), 'prompt')}: {error}\n"
+                "  type: engine=huggingface, or fewer prompts at a time: a smaller trainer.batch_size, "
+                "evaluation.batch_size or synthesis.batch_size"
+            ) from error
+        return [_sample(output.outputs[0]) for output in outputs]
 
 
 def _sample(answer: Any) -> Sample:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from peft import LoraConfig, get_peft_model
 
@@ -176,6 +177,18 @@ def hold_to_the_contract(engine: Engine) -> None:
 @needs_vllm
 def test_the_process_keeps_the_contract(quiet: dict[str, str]) -> None:
     hold_to_the_contract(VLLM(cache_gb=0.1, eager=True))
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_a_process_that_has_ended_is_told(quiet: dict[str, str]) -> None:
+    sampler = VLLM(cache_gb=0.1, eager=True).sampler()
+    before = psutil.Process().children()
+    sampler.update(sharp_model()[0])
+    for process in set(psutil.Process().children()) - set(before):
+        process.kill()
+    with pytest.raises(EngineError, match=r"vLLM failed with 8 prompts(.|\n)*type: engine=huggingface, or fewer"):
+        sampler.sample(PROMPTS, [Draw(1, prompt, 0) for prompt in PROMPTS], Sampling(max_new_tokens=8), [6])
 
 
 @contextmanager

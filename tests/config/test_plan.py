@@ -133,7 +133,9 @@ def test_deepspeed_divides_what_its_stage_says(monkeypatch: pytest.MonkeyPatch) 
         assert fault in str(error.value)
 
 
-@pytest.mark.parametrize(("installed", "fault"), [("", "which is not installed"), ("0.18.9", "needs the package deepspeed 0.19.8 or")])
+@pytest.mark.parametrize(
+    ("installed", "fault"), [("", "which is not installed"), ("0.18.9", "needs the package deepspeed 0.19.8 or")]
+)
 def test_deepspeed_must_be_new_enough(installed: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if installed:

@@ -6,9 +6,10 @@ Lightning has a strategy for DeepSpeed as well. It is for GPUs only, and its tra
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from io import StringIO
@@ -63,13 +64,14 @@ class ZeROStrategy(DDPStrategy):
             config = self._config(module.clip)
             if self.divides_weights:
                 deepspeed.zero.Init(module=module, config_dict_or_path=config)
+                _number(module.parameters())
                 super().model_to_device()
             super().setup_optimizers(trainer)
             (optimizer,) = self.optimizers
             self._engine, *_ = deepspeed.initialize(
                 model=module, optimizer=optimizer, config=config, dist_init_required=False
             )
-        _number_modules(module)
+        _number(module.modules())
 
     def _config(self, clip: float) -> dict[str, Any]:
         """DeepSpeed's config, https://www.deepspeed.ai/docs/config-json."""
@@ -106,7 +108,7 @@ class ZeROStrategy(DDPStrategy):
 
         with unwrap_model_for_generation(self._engine) if self.divides_weights else nullcontext():
             yield
-        _number_modules(root)  # they have new numbers
+        _number(root.modules())  # they have new numbers
 
     def update(self, optimizer: Any, limit: float) -> float:
         optimizer.step()  # calls optimizer_step; the engine knows the limit from its config
@@ -135,8 +137,8 @@ class ZeROStrategy(DDPStrategy):
         for place, weight in enumerate(weights):
             for key in moments:
                 tensor = safe_get_full_optimizer_state(weight, key)
-                if self.is_global_zero:
-                    of_weights.setdefault(place, dict(common))[key] = tensor.cpu()
+                if self.is_global_zero:  # each weight has a counter of its own, which torch increases in place
+                    of_weights.setdefault(place, copy.deepcopy(common))[key] = tensor.cpu()
         groups = [{**group, "params": list(range(len(weights)))} for group in optimizer.param_groups]
         return {"state": of_weights, "param_groups": groups}
 
@@ -196,14 +198,14 @@ class ZeROStrategy(DDPStrategy):
         return {name: weight for name, weight in self.lightning_module.named_parameters() if weight.requires_grad}
 
 
-def _number_modules(root: nn.Module) -> None:
-    """Give the modules the numbers that they would have in new processes.
+def _number(parts: Iterable[Any]) -> None:
+    """Give modules or weights the numbers that they would have in new processes.
 
-    DeepSpeed numbers all modules of a process, and compares the numbers of processes. The leader of a run may have
-    trained others, but its followers are new.
+    DeepSpeed numbers all that a process has ever had, and compares the numbers of processes. The leader of a run may
+    have trained others, but its followers are new.
     """
-    for number, module in enumerate(root.modules()):
-        module.ds_id = number  # type: ignore[assignment]
+    for number, part in enumerate(parts):
+        part.ds_id = number
 
 
 def _kept(optimizer: Optimizer) -> tuple[list[str], dict[str, Any]]:

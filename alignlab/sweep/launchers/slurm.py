@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra app
 class SlurmLauncherConf:
     """hydra/launcher=slurm: each point, and each parent of points, is a job of a SLURM array (by submitit).
 
-    cluster:        slurm; or local, which runs the same jobs as processes of this machine, all at once, for a dry run.
+    cluster:        slurm; or local, which runs the same jobs as processes of this machine, all at once, to try them.
     at_once:        largest number of jobs of the array that run at a time.
     gpus:           GPUs for each job, as many as `trainer.devices` of its run. 0: it computes on CPUs.
     cpus:           CPUs for each job, which computes with as many threads in all.

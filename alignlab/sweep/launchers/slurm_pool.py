@@ -33,7 +33,7 @@ def problems_of(limits: Mapping[str, Any]) -> Iterator[Problem]:
     yield from installed("launcher", "slurm", "submitit", extra="slurm")
     yield from one_of("launcher.cluster", limits["cluster"], _CLUSTERS)
     if limits["cluster"] == "slurm" and (shutil.which("sbatch") is None or shutil.which("srun") is None):
-        text = "there is no SLURM here: sbatch and srun are not on the PATH; a dry run does not need them"
+        text = "there is no SLURM here: sbatch and srun are not on the PATH; jobs as processes do not need them"
         yield Problem("launcher", "slurm", text, "launcher.cluster=local")
     yield from at_least("launcher.at_once", limits["at_once"], 1, example=64)
     yield from at_least("launcher.gpus", limits["gpus"], 0, example=1)

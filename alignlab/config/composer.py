@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.hints import Hint, hint_for, of_other_options, strategy_for
+from alignlab.config.hints import Hint, hint_for, of_other_options, option_with, strategy_for
 from alignlab.config.hydra_errors import plain_cause
 from alignlab.config.preflight import accepts, unknown_key
 from alignlab.config.registry import GROUPS
@@ -248,7 +248,10 @@ class Composer:
             parent, _, leaf = key.removeprefix("hydra.").rpartition(".")
             above = parent if parent.split(".")[0] in ("launcher", "sweeper") else f"hydra.{parent}".rstrip(".")
             if not (guess := correct_spelling(leaf, known)):
-                return Hint(of_other_options(parent, leaf, _stored(f"hydra/{parent}"), known))
+                options = _stored(f"hydra/{parent}")
+                choice = option_with(parent, leaf, options)
+                fix = f"{choice} {above}.{leaf}={text}" if choice else ""
+                return Hint(of_other_options(parent, leaf, options, known), fix)
             trial = copy.deepcopy(base)
             try:
                 OmegaConf.update(trial, f"hydra.{parent}.{guess}".replace("..", "."), override.value(), merge=False)

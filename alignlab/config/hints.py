@@ -8,7 +8,7 @@ explains that in words and gives nothing to type.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -298,7 +298,11 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
     if not anywhere:
         alone = parent in config and parent not in NAMED_GROUPS
         has = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
-        return Hint(of_other_options(parent, leaf, schemas().get(parent, {}), has) if alone else "")
+        if not alone:
+            return Hint()
+        options = schemas().get(parent, {})
+        choice = option_with(parent, leaf, options)
+        return Hint(of_other_options(parent, leaf, options, has), f"{choice} {key}={text}" if choice else "")
     found = [k for k in keys if k.rpartition(".")[2] == name and k.count(".") == 1]
     otherwise = EXPLANATIONS.get(name, "") if "trainer" in config and found != ["objective.kl_coef"] else ""
     if otherwise:
@@ -320,7 +324,7 @@ def _other_objective_hint(name: str, config: DictConfig) -> Hint:
     return Hint(f"no such key; {said}" if said else "")
 
 
-def of_other_options(group: str, name: str, options: Mapping[str, type], has: Iterable[str] | None = None) -> str:
+def of_other_options(group: str, name: str, options: Mapping[str, type], has: Collection[str] | None = None) -> str:
     """Which options of a group have a key that the chosen one lacks; empty if none has it.
 
     options: option -> its dataclass.
@@ -330,8 +334,16 @@ def of_other_options(group: str, name: str, options: Mapping[str, type], has: It
     if not having:
         return ""
     some = ", ".join(having[:6]) + (" and others" if len(having) > 6 else "")
-    first = "" if has is None else f"no such key; {group} has: {', '.join(sorted(has)) or 'nothing to set'}; "
+    first = ""
+    if has is not None:
+        first = f"no such key; {group} has: {', '.join(sorted(has))}; " if has else "no such key; "
     return f"{first}{group}.{name} is a setting of {group}={some}, and not of the {group} of this run"
+
+
+def option_with(group: str, name: str, options: Mapping[str, type]) -> str:
+    """The option of a group that alone has this key; empty if none or several have it."""
+    having = [option for option, schema in options.items() if name in (f.name for f in fields(schema))]
+    return f"{group}={having[0]}" if len(having) == 1 else ""
 
 
 def _strength_of(config: DictConfig) -> str:

@@ -540,16 +540,17 @@ def _engine_problems(engine: Engine, model: ModelSource, data: Source) -> Iterat
 def _sharding_problems(strategy: Strategy, model: ModelSource, optim: Optim, engine: Engine) -> Iterator[Problem]:
     """Problems of parts that need whole weights, or a whole state of the optimizer, if processes hold parts of them."""
     name, weights = module_name(type(strategy)), strategy.shards_weights
+    other = "strategy.stage=2" if name == "deepspeed" else "strategy=ddp"
     if weights and not model.trainable:
         text = "can't divide weights of 4 bits"
-        yield Problem("strategy", name, text, "model.quantize=none   or   strategy=ddp")
+        yield Problem("strategy", name, text, f"model.quantize=none   or   {other}")
     if strategy.shards_optimizer and not optim.works_on_parts:
         what = "weights" if weights else "the optimizer's state"
         text = f"divides {what} among the devices, and optim={module_name(type(optim))} needs whole ones"
         yield Problem("strategy", name, text, "optim=adamw   or   strategy=ddp")
     if weights and not engine.exact:
         text = f"divides weights among the devices, and engine={module_name(type(engine))} needs whole ones"
-        yield Problem("strategy", name, text, "engine=huggingface   or   strategy=ddp")
+        yield Problem("strategy", name, text, f"engine=huggingface   or   {other}")
 
 
 def _round_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:

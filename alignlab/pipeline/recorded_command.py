@@ -16,6 +16,8 @@ _PLACE = ("output_root", "sweep.name", "hydra.sweep", "hydra.run")
 def command_of(run: RunDir, settings: Mapping[str, str]) -> str:
     """The command that trains a run with other settings, where the run is now. Empty if its words are not recorded.
 
+    It has no `rerun=true`, with which a run does not resume.
+
     A run may have moved since it was made (`alignlab runs unpack`), so its output root is taken from its folder.
 
     settings: key -> value, as it is typed.
@@ -31,4 +33,4 @@ def command_of(run: RunDir, settings: Mapping[str, str]) -> str:
 
 def _is_replaced(word: str, settings: Mapping[str, str]) -> bool:
     key = word.partition("=")[0].lstrip("+~")
-    return key in settings or key.startswith(_PLACE)
+    return key in settings or key == "rerun" or key.startswith(_PLACE)

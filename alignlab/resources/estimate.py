@@ -8,7 +8,7 @@ from typing import Any
 from alignlab.config.plan import Plan
 from alignlab.resources.advice import Advice, advice_for, devices_for
 from alignlab.resources.gpus import GPU, USABLE
-from alignlab.resources.memory import Memory, memory_of
+from alignlab.resources.memory import Memory, memory_of, offloaded_of
 from alignlab.resources.setup import Setup, setup_of
 from alignlab.resources.traffic import traffic_of
 from alignlab.resources.work import Range, Work, seconds_of, work_of
@@ -50,7 +50,8 @@ class Estimate:
     traffic: bytes that each device sends in an update; 0 if there is only one.
     updates: of the run; 0 if the number of rows decides it.
     advice:  what to change if it does not fit.
-    needed:  devices that hold the run as it is, sharing the weights (fsdp); None if even very many do not.
+    needed:  devices that hold the run as it is, sharing the weights; None if even very many do not.
+    offloaded: bytes in the memory of the machine for each device.
     """
 
     id: str
@@ -64,6 +65,12 @@ class Estimate:
     updates: int
     advice: list[Advice]
     needed: int | None
+    offloaded: float
+
+    @property
+    def sharing(self) -> str:
+        """The strategy by which `needed` devices share the weights: zero3 if the run has DeepSpeed, else fsdp."""
+        return _sharing(self.machine)
 
     @property
     def fits(self) -> bool:
@@ -108,6 +115,7 @@ class Estimate:
             "strategy": self.machine.strategy,
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "limit": self.machine.limit,
+            "offloaded": self.offloaded,
             "fits": self.fits,
             "devices_needed": self.needed,
             "advice": [
@@ -148,5 +156,10 @@ def estimate(plan: Plan, machine: Machine, *, prompt: int | None = None, answer:
         traffic=traffic_of(setup, devices=machine.devices, strategy=machine.strategy),
         updates=plan.train.trainer.known_steps,
         advice=advice,
-        needed=devices_for(whole, machine.limit),
+        needed=devices_for(whole, machine.limit, _sharing(machine)),
+        offloaded=offloaded_of(setup, devices=machine.devices, strategy=machine.strategy),
     )
+
+
+def _sharing(machine: Machine) -> str:
+    return "zero3" if machine.strategy in ("zero2", "zero3") else "fsdp"

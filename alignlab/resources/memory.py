@@ -13,7 +13,7 @@ tests/resources/test_memory.py compares the peak with what torch's profiler coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from alignlab.models.logps import LOGITS_AT_ONCE
 from alignlab.resources.setup import Setup
@@ -91,6 +91,15 @@ def memory_of(setup: Setup, *, devices: int = 1, strategy: str = "ddp") -> Memor
         for g, a, z, r in _moments(setup, gradients)
     ]
     return max(moments, key=lambda memory: memory.total)
+
+
+def offloaded_of(setup: Setup, *, devices: int, strategy: str) -> float:
+    """Bytes that the memory of the machine holds for each device, because of `strategy.offload`."""
+    if setup.offload == "none" or devices == 1:
+        return 0.0
+    kept = memory_of(replace(setup, offload="none"), devices=devices, strategy=strategy)
+    moved = kept.optimizer + setup.trained * 4 / devices  # gradients in float32
+    return moved + (kept.weights + kept.reference + kept.critic if setup.offload == "all" else 0.0)
 
 
 def _moments(setup: Setup, gradients: float) -> list[tuple[float, float, float, float]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from alignlab.checks import one_of
 from alignlab.errors import Problem
 from alignlab.strategies.base import PATIENCE, Strategy
 
@@ -31,7 +30,8 @@ class DeepSpeed(Strategy):
         yield from super().problems()
         if self.stage not in (2, 3):
             yield Problem("stage", self.stage, "must be 2 or 3", "strategy.stage=2")
-        yield from one_of("offload", self.offload, ("none", "optimizer", "all"))
+        if self.offload not in ("none", "optimizer", "all"):
+            yield Problem("offload", self.offload, "must be one of: none, optimizer, all", "strategy.offload=optimizer")
         if self.offload == "all" and self.stage == 2:
             text = "needs stage 3: stage 2 divides no weights"
             yield Problem("offload", self.offload, text, "strategy.stage=3   or   strategy.offload=optimizer")

@@ -52,8 +52,9 @@ def fit_together(
                 log.info("%s: strategy=%s has no effect, because one device trains this run", run.id, chosen)
             _log_other_devices(run, before)
             return fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
-        log.info("%s: %d processes (%s)", run.id, team.place.world, device)
         run.update(machine={**(run.record().get("machine") or {}), "processes": team.place.world})
+        log.info("%s: %d processes (%s), strategy=%s", run.id, team.place.world, device, _strategy_of(run.record()))
+        _tell_if_slow(run, settings.accelerator, device, team.place.each)
         _log_other_devices(run, before)
         work = _Fit(plan, run, group, done, thresholds, threads)
         try:
@@ -75,11 +76,23 @@ def fit_together(
 def devices_of(record: Mapping[str, Any]) -> str:
     """How many devices train a run, and how they share it: `1 device`, `2 devices with fsdp`."""
     count = (record.get("machine") or {}).get("processes", 1)
+    return counted(count, "device") + ("" if count == 1 else f" with {_strategy_of(record)}")
+
+
+def _strategy_of(record: Mapping[str, Any]) -> str:
+    """The strategy of a run on several devices, with the stage of ZeRO."""
     strategy = (record.get("kinds") or {}).get("strategy", "auto")
-    how = "" if count == 1 else f" with {'ddp' if strategy == 'auto' else strategy}"
-    if how and strategy == "deepspeed":
-        how += f" of stage {record['config']['strategy']['stage']}"
-    return f"{counted(count, 'device')}{how}"
+    if strategy == "deepspeed":
+        return f"deepspeed of stage {record['config']['strategy']['stage']}"
+    return "ddp" if strategy == "auto" else str(strategy)
+
+
+def _tell_if_slow(run: RunDir, wanted: str, device: str, processes: int) -> None:
+    """Warn if several processes share a CPU that the user has not asked for, for example because of a broken driver."""
+    cores = os.cpu_count() or 1
+    if device == "cpu" and wanted != "cpu" and processes > 1:
+        text = "%s: no GPU was found, so %d processes share %s of the CPU\n  type: trainer.devices=1"
+        log.warning(text, run.id, processes, counted(cores, "core"))
 
 
 def _log_other_devices(run: RunDir, before: str) -> None:

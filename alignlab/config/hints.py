@@ -339,7 +339,8 @@ def of_other_options(group: str, name: str, options: Mapping[str, type], has: Co
     some = ", ".join(having[:6]) + (" and others" if len(having) > 6 else "")
     first = ""
     if has is not None:
-        first = f"no such key; {group} has: {', '.join(sorted(has))}; " if has else "no such key; "
+        own = f"{group} has: {', '.join(sorted(has))}" if has else f"this {group} has no settings"
+        first = f"no such key; {own}; "
     return f"{first}{group}.{name} is a setting of {group}={some}, and not of the {group} of this run"
 
 

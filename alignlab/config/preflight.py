@@ -229,8 +229,8 @@ def _by_strength(problem: Problem, given: Mapping[str, float]) -> Problem:
 def unknown_key(key: str, known: Sequence[str], value: object, hint: Hint) -> Problem:
     """The problem of a key that does not exist. It lists the keys that do, unless the hint explains more."""
     parent = key.rpartition(".")[0]
-    has = ", ".join(sorted(known)) or "nothing to set"
-    return Problem(key, value, hint.text or f"no such key; {parent or 'the config'} has: {has}", hint.type_this)
+    own = f"{parent or 'the config'} has: {', '.join(sorted(known))}" if known else f"{parent} has no settings"
+    return Problem(key, value, hint.text or f"no such key; {own}", hint.type_this)
 
 
 def accepts(config: DictConfig, settings: Mapping[str, Any]) -> bool:

@@ -97,7 +97,7 @@ CASES = {
     "spaces": (["train", "objective.beta", "=", "0.3"], ["without spaces around ="]),
     "added twice": (["train", "+objective.beta=0.2"], ["is in the config already", "type: objective.beta=0.2"]),
     "no folder": (["train", "output_root="], ["output_root", "needs the name of a folder"]),
-    "nothing to set": (["train", "objective=sft", "objective.beta=1"], ["objective has: nothing to set"]),
+    "nothing to set": (["train", "objective=sft", "objective.beta=1"], ["this objective has no settings; objective.beta is a setting of"]),
     "output": (["train", "output_root=/proc/none"], ["output_root"]),
     "KL batch of one": (["train", "objective=kto", "trainer.batch_size=1"], ["trainer.batch_size = 1", "at least 2", "type: trainer.batch_size=16"]),
     "no reference": (["train", "reference=none"], ["reference = none", "compares with a reference", "type: reference=auto"]),

@@ -14,6 +14,7 @@ from alignlab.callbacks.base import Callback
 from alignlab.contracts.base import EVERY_PART, Contract
 from alignlab.contracts.batches import drawn
 from alignlab.metrics.base import Metric
+from alignlab.models.sharding import Sharding
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.kto import KTO
 from alignlab.objectives.sft import SFT
@@ -71,7 +72,14 @@ def it_builds_a_strategy_of_lightning(strategy: Strategy) -> Iterator[str]:
         yield "build returns the same strategy twice; two runs of a process would share its state"
 
 
+def it_shards_by_the_protocol(strategy: Strategy) -> Iterator[str]:
+    """If it says that it shards weights or the optimizer's state, its Lightning strategy has the methods for that."""
+    if strategy.shards_optimizer and not isinstance(strategy.build(), Sharding):
+        name = type(strategy.build()).__name__
+        yield f"it shards, but {name}, which build returns, lacks members of alignlab.models.sharding.Sharding"
+
+
 TRACKERS: tuple[Contract, ...] = (*EVERY_PART, a_run_is_logged)
 METRICS: tuple[Contract, ...] = (*EVERY_PART, metrics_are_defined_numbers)
 CALLBACKS: tuple[Contract, ...] = (*EVERY_PART, it_is_a_lightning_callback)
-STRATEGIES: tuple[Contract, ...] = (*EVERY_PART, it_builds_a_strategy_of_lightning)
+STRATEGIES: tuple[Contract, ...] = (*EVERY_PART, it_builds_a_strategy_of_lightning, it_shards_by_the_protocol)

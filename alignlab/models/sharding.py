@@ -1,6 +1,7 @@
-"""Sharded weights (FSDP2, Zhao et al. 2023, https://arxiv.org/abs/2304.11277): each process holds a part of each.
+"""Sharding: each process keeps a part of what a run trains. `Sharding` is what modules need of a strategy that does it.
 
-The weights of a layer are gathered for its forward pass and its backward pass, and freed after each of them. So all
+The functions are those of FSDP2 (Zhao et al. 2023, https://arxiv.org/abs/2304.11277) and of whole weights. With FSDP2,
+the weights of a layer are gathered for its forward pass and its backward pass, and freed after each of them. So all
 processes must make the same passes in the same order. Gradients are averaged over the processes, as DDP does.
 
 Older versions of torch, with which other strategies work, lack what is imported inside the functions.
@@ -10,14 +11,41 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, cast
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from alignlab.models.efficiency import layers
 from alignlab.models.forward import backbone, innermost
+
+Made = TypeVar("Made")
+
+
+@runtime_checkable
+class Sharding(Protocol):
+    """A strategy of Lightning in which each process keeps a part of what a run trains: FSDP2, or DeepSpeed's ZeRO.
+
+    Every pass through the weights needs all processes, so all of them make equally many passes.
+    """
+
+    divides_weights: bool  # or else only gradients and the optimizer's state
+
+    def divide(self, root: nn.Module, models: Sequence[Any]) -> None:
+        """Divide the weights of a module among the processes. `models` are the models in it."""
+
+    def run(self, compute: Callable[..., Made], *args: Any) -> Made:
+        """`compute(*args)`, which makes a pass through the weights."""
+
+    def gathered(self, root: nn.Module) -> AbstractContextManager[Any]:
+        """Inside the block each process holds all weights. All enter together, and may leave at different times."""
+
+    def update(self, optimizer: Any, limit: float) -> float:
+        """Clip the gradient to the 2-norm `limit`, update the weights, and free it. Returns the 2-norm before clipping.
+
+        The weights stay as they are if it is not finite.
+        """
 
 
 def shard(root: nn.Module, models: Sequence[Any], device: torch.device) -> None:

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
 
+from alignlab.models.sharding import Sharding
 from alignlab.types import join, map_tensors
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-@runtime_checkable
-class Sharding(Protocol):
-    """A strategy of Lightning in which each process keeps a part of what a run trains: FSDP2, or DeepSpeed's ZeRO.
-
-    Every pass through the weights needs all processes, so all of them make equally many passes.
-    """
-
-    divides_weights: bool  # or else only gradients and the optimizer's state
-
-    def divide(self, root: nn.Module, models: Sequence[Any]) -> None:
-        """Divide the weights of a module among the processes. `models` are the models in it."""
-
-    def run(self, compute: Callable[..., Made], *args: Any) -> Made:
-        """`compute(*args)`, which makes a pass through the weights."""
-
-    def gathered(self, root: nn.Module) -> AbstractContextManager[Any]:
-        """Inside the block each process holds all weights. All enter together, and may leave at different times."""
-
-    def update(self, optimizer: Any, limit: float) -> float:
-        """Clip the gradient to the 2-norm `limit`, update the weights, and free it. Returns the 2-norm before clipping.
-
-        The weights stay as they are if it is not finite.
-        """
 
 
 def sharding_of(trainer: pl.Trainer) -> Sharding | None:

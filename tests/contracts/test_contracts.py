@@ -33,6 +33,7 @@ from alignlab.strategies.auto import Auto
 from alignlab.strategies.base import Strategy
 from alignlab.strategies.ddp import DDP
 from alignlab.strategies.deepspeed import DeepSpeed
+from alignlab.strategies.fsdp import FSDP
 from alignlab.tracking.sinks.csv import Csv
 from tests.rollout.engines.engines import Other
 
@@ -57,6 +58,7 @@ OWN: list[tuple[str, Any]] = [
     ("tracking", Csv()),
     ("strategy", Auto()),
     ("strategy", DDP(find_unused=True)),
+    ("strategy", FSDP()),
     ("strategy", DeepSpeed(stage=3)),
 ]
 
@@ -127,6 +129,18 @@ class NoStrategy(Strategy):
 
 
 @dataclass(kw_only=True)
+class Half(Strategy):
+    """It says that it shards weights, but copies them."""
+
+    @property
+    def shards_weights(self) -> bool:
+        return True
+
+    def build(self) -> Any:
+        return DDP().build()
+
+
+@dataclass(kw_only=True)
 class Unknown(Metric):
     """A metric that nobody defined."""
 
@@ -155,6 +169,7 @@ BROKEN: list[tuple[Contract, Any, str]] = [
     (optim.update_is_that_of_the_optimizer, Still(lr=0.1), "after update 1, `update` differs by 0.1"),
     (training.it_is_a_lightning_callback, Same(), "build returns a object"),
     (training.it_builds_a_strategy_of_lightning, NoStrategy(), "build returns a str"),
+    (training.it_shards_by_the_protocol, Half(), "it shards, but DDPStrategy"),
     (training.metrics_are_defined_numbers, Unknown(), "without a definition in tracking/metrics.py: my/number"),
     (training.metrics_are_defined_numbers, Unknown(), "my/number has 2 numbers, not one"),
     (engines.it_has_the_weights_of_the_last_update, Other(off=0.06), "after update 1, log-probabilities differ"),

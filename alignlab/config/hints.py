@@ -244,7 +244,7 @@ _EXCHANGED = ("strategy", "engine")
 _STRATEGIES = {
     **dict.fromkeys(("zero", "zero1", "zero_1", "deepspeed_stage_1"), "strategy=deepspeed"),
     **dict.fromkeys(("zero2", "zero_2", "deepspeed_stage_2"), "strategy=deepspeed strategy.stage=2"),
-    "deepspeed_stage_2_offload": "strategy=deepspeed strategy.stage=2 strategy.offload=optimizer",
+    "deepspeed_stage_2_offload": "strategy=deepspeed strategy.stage=3 strategy.offload=optimizer",
     **dict.fromkeys(("zero3", "zero_3", "deepspeed_stage_3"), "strategy=deepspeed strategy.stage=3"),
     "deepspeed_stage_3_offload": "strategy=deepspeed strategy.stage=3 strategy.offload=all",
     **dict.fromkeys(("fsdp1", "fsdp2", "fsdp_native", "full_shard", "fully_shard", "hybrid_shard"), "strategy=fsdp"),

@@ -19,8 +19,9 @@ class DeepSpeed(Strategy):
     """Each process holds a part of the gradients and of the optimizer's state, and in stage 3 of the weights too.
 
     stage:   2 or 3. Stage 3 divides the same things as `fsdp`.
-    offload: what is kept in the memory of the machine instead of the device's: none, optimizer (its state, and the
-             update is computed on the CPU), or all (the weights too, with stage 3 only).
+    offload: what stage 3 keeps in the memory of the machine instead of the device's: none, optimizer (its state; the
+             update is computed on the CPU), or all (the weights too). With stage 2, DeepSpeed 0.19.8 adds up the
+             gradients of several micro-batches wrongly, so it is refused.
     """
 
     stage: int = 2
@@ -32,9 +33,9 @@ class DeepSpeed(Strategy):
             yield Problem("stage", self.stage, "must be 2 or 3", "strategy.stage=2")
         if self.offload not in ("none", "optimizer", "all"):
             yield Problem("offload", self.offload, "must be one of: none, optimizer, all", "strategy.offload=optimizer")
-        if self.offload == "all" and self.stage == 2:
-            text = "needs stage 3: stage 2 divides no weights"
-            yield Problem("offload", self.offload, text, "strategy.stage=3   or   strategy.offload=optimizer")
+        elif self.offload != "none" and self.stage == 2:
+            text = "needs stage 3: with stage 2, DeepSpeed adds up the gradients of several micro-batches wrongly"
+            yield Problem("offload", self.offload, text, f"strategy.stage=3 strategy.offload={self.offload}")
 
     @property
     def shards_weights(self) -> bool:

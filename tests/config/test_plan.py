@@ -119,13 +119,16 @@ def test_parts_that_need_whole_weights_are_refused_with_sharded_ones() -> None:
 def test_deepspeed_divides_what_its_stage_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alignlab.strategies.deepspeed.version", lambda name: "0.19.8+cu130")
     words = (*TEXT, "model.parent=[]", "strategy=deepspeed")
-    assert planned(*words, "strategy.stage=3").id == planned(*words, "strategy.offload=optimizer").id
+    assert (
+        planned(*words, "strategy.stage=3").id == planned(*words, "strategy.stage=3", "strategy.offload=optimizer").id
+    )
     assert planned(*words, "engine=vllm", SERVER).train.strategy.shards_optimizer
     for more, fault in (
         (["optim=adamw_8bit"], "divides the optimizer's state among the devices, and optim=adamw_8bit needs whole"),
         (["engine=vllm", SERVER, "strategy.stage=3"], "divides weights among the devices, and engine=vllm needs whole"),
         (["strategy.stage=1"], "must be 2 or 3"),
         (["strategy.offload=all"], "needs stage 3"),
+        (["strategy.offload=optimizer"], "type: strategy.stage=3 strategy.offload=optimizer"),
         (["strategy.offload=cpu"], "must be one of: none, optimizer, all"),
     ):
         with pytest.raises(ConfigError) as error:

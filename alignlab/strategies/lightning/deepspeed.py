@@ -59,7 +59,7 @@ class ZeROStrategy(DDPStrategy):
         with variables_set({"DS_ACCELERATOR": self.root_device.type}), redirect_stdout(StringIO()):
             import deepspeed
 
-            config = self._config(module.clip)
+            config = self._config(module)
             if self.divides_weights:
                 deepspeed.zero.Init(module=module, config_dict_or_path=config)
                 _number(module.parameters())
@@ -71,13 +71,14 @@ class ZeROStrategy(DDPStrategy):
             )
         _number(module.modules())
 
-    def _config(self, clip: float) -> dict[str, Any]:
+    def _config(self, module: Any) -> dict[str, Any]:
         """DeepSpeed's config, https://www.deepspeed.ai/docs/config-json."""
+        vectors = [weight.numel() for weight in module.parameters() if weight.dim() == 1]
         memory = {"device": "cpu", "pin_memory": self.root_device.type == "cuda"}
         return {
             "train_micro_batch_size_per_gpu": 1,  # required, but of no effect here
             "managed_gradient_accumulation": False,  # an update has as many backward passes as it needs
-            "gradient_clipping": clip,
+            "gradient_clipping": module.clip,
             "communication_data_type": "fp32",
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -86,6 +87,8 @@ class ZeROStrategy(DDPStrategy):
                 "reduce_bucket_size": _AT_ONCE,
                 "allgather_bucket_size": _AT_ONCE,
                 "stage3_max_live_parameters": 2 * _AT_ONCE,
+                "stage3_prefetch_bucket_size": 0,  # weights that are on their way can't be gathered for another use
+                "stage3_param_persistence_threshold": max(vectors, default=0),  # these stay whole
                 "stage3_max_reuse_distance": 2 * _AT_ONCE,
                 **({"offload_optimizer": memory} if self._offload != "none" else {}),
                 **({"offload_param": memory} if self._offload == "all" else {}),

@@ -333,7 +333,7 @@ def of_other_options(group: str, name: str, options: Mapping[str, type], has: Co
     options: option -> its dataclass.
     has:     keys of the chosen option, which are listed first; None lists none.
     """
-    having = [option for option, schema in options.items() if name in (f.name for f in fields(schema))]
+    having = _options_with(name, options)
     if not having:
         return ""
     some = ", ".join(having[:6]) + (" and others" if len(having) > 6 else "")
@@ -346,8 +346,12 @@ def of_other_options(group: str, name: str, options: Mapping[str, type], has: Co
 
 def option_with(group: str, name: str, options: Mapping[str, type]) -> str:
     """The option of a group that alone has this key; empty if none or several have it."""
-    having = [option for option, schema in options.items() if name in (f.name for f in fields(schema))]
+    having = _options_with(name, options)
     return f"{group}={having[0]}" if len(having) == 1 else ""
+
+
+def _options_with(name: str, options: Mapping[str, type]) -> list[str]:
+    return [option for option, schema in options.items() if name in (f.name for f in fields(schema))]
 
 
 def _strength_of(config: DictConfig) -> str:

@@ -224,6 +224,10 @@ def logged_to(runs: Sequence[RunDir]) -> Iterator[None]:
             handler.close()
 
 
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 def quiet_libraries() -> None:
     """Hide notices and progress bars of libraries, which would bury the run's own messages."""
     import lightning.pytorch  # noqa: F401 - its import sets the levels of its loggers
@@ -232,7 +236,7 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Others import DeepSpeed if it is installed. Its import sets the level of its logger, but keeps filters.
-    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(_is_error)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from io import StringIO
 from typing import Any, TypeVar
@@ -69,7 +69,8 @@ class ZeROStrategy(DDPStrategy):
             self._engine, *_ = deepspeed.initialize(
                 model=module, optimizer=optimizer, config=config, dist_init_required=False
             )
-        _number(module.modules())
+        if self.divides_weights:
+            _number(module.modules())
 
     def _config(self, module: Any) -> dict[str, Any]:
         """DeepSpeed's config, https://www.deepspeed.ai/docs/config-json."""
@@ -105,9 +106,12 @@ class ZeROStrategy(DDPStrategy):
 
     @contextmanager
     def gathered(self, root: nn.Module) -> Iterator[None]:
+        if not self.divides_weights:
+            yield
+            return
         from deepspeed.runtime.zero import unwrap_model_for_generation
 
-        with unwrap_model_for_generation(self._engine) if self.divides_weights else nullcontext():
+        with unwrap_model_for_generation(self._engine):
             yield
         _number(root.modules())  # they have new numbers
 
